@@ -1,0 +1,1 @@
+//! QUIC over quinn-proto: the only room that names it.

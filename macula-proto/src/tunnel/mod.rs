@@ -1,0 +1,1 @@
+//! Relay control: the client machine and the relay machine.
