@@ -3,10 +3,12 @@
 pub mod codes;
 pub mod limits;
 pub mod quic;
+pub mod rng;
 pub mod time;
 pub mod tunnel;
 pub mod wire;
 
 pub use codes::Code;
 pub use limits::Limits;
+pub use rng::Rng;
 pub use time::Now;
