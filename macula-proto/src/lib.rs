@@ -6,9 +6,11 @@ pub mod quic;
 pub mod rng;
 pub mod time;
 pub mod tunnel;
+pub mod wall_clock;
 pub mod wire;
 
 pub use codes::Code;
 pub use limits::Limits;
 pub use rng::Rng;
 pub use time::Now;
+pub use wall_clock::WallClock;
