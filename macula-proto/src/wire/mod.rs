@@ -1,1 +1,23 @@
 //! Bytes to values and back, and nothing else.
+//!
+//! - [`framing`] splits a stream of bytes at 32-bit length prefixes.
+//! - [`control`] is the typed codec of the relay's control messages, which reads and writes without a value tree.
+//! - [`Value`] is a tree of values that keeps the order of the wire; [`cbor`], [`cbor::det`] and [`msgpack`] read and
+//!   write it in ordinary CBOR, in the deterministic subset that signed frames use, and in MessagePack.
+//! - [`Encoding`] tells the two encodings apart by a payload's first byte and calls the right one.
+//!
+//! Every decoder here is bounded: a length is compared with the bytes at hand and with a named limit before anything
+//! is allocated for it, nesting and the number of items have caps ([`DecodeLimits`]), and no input can make it panic.
+
+pub mod cbor;
+pub mod control;
+mod encoding;
+mod error;
+pub mod framing;
+pub mod msgpack;
+mod reader;
+mod value;
+
+pub use encoding::Encoding;
+pub use error::{DecodeError, DecodeErrorKind, EncodeError};
+pub use value::{DecodeLimits, Value};
