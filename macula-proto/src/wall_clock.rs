@@ -11,9 +11,9 @@ use std::{
 /// Unix milliseconds shared by everything that checks a validity period, and set from outside.
 ///
 /// TLS asks for the time in the middle of a handshake, where no `now` can be passed along. An endpoint therefore stores
-/// the wall-clock part of every [`Now`](crate::Now) it is given here, and its TLS configurations read it back: whether a
-/// certificate has expired, and how old a ticket or an address-validation token is, then follow from the caller's clock,
-/// in a simulation too. Clones share one value.
+/// the wall-clock part of every [`Now`](crate::Now) it is given here, and its TLS configurations read it back: whether
+/// a certificate has expired, and how old a ticket or an address-validation token is, then follow from the caller's
+/// clock, in a simulation too. Clones share one value.
 ///
 /// The time may move in both directions. A clock left at 0 stands in 1970, where an ordinary certificate is not valid
 /// yet, so a clock that nobody sets refuses rather than accepts.

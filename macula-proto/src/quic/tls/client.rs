@@ -70,7 +70,8 @@ impl ClientTls {
         }
     }
 
-    /// The application protocols spoken, the preferred one first. At least one is needed; see [`alpn`](crate::quic::alpn).
+    /// The application protocols spoken, the preferred one first. At least one is needed; see
+    /// [`alpn`](crate::quic::alpn).
     #[must_use]
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
         self.alpn = protocols.into_iter().map(Into::into).collect();

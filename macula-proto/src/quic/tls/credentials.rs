@@ -22,8 +22,8 @@ use super::{
 
 /// A certificate chain, leaf first, and the private key that belongs to the leaf.
 ///
-/// Cheap to clone. The key is never printed, and the copy kept for [`to_pem`](Self::to_pem) is wiped from memory with the
-/// last clone; the cryptography library keeps its own parsed form.
+/// Cheap to clone. The key is never printed, and the copy kept for [`to_pem`](Self::to_pem) is wiped from memory with
+/// the last clone; the cryptography library keeps its own parsed form.
 #[derive(Clone)]
 pub struct Credentials(Arc<Inner>);
 
@@ -72,7 +72,8 @@ impl Credentials {
         Self::from_sections(sections)
     }
 
-    /// From a chain of DER certificates, leaf first, and a DER private key: PKCS#8, SEC1 or PKCS#1, told apart by content.
+    /// From a chain of DER certificates, leaf first, and a DER private key: PKCS#8, SEC1 or PKCS#1, told apart by
+    /// content.
     ///
     /// # Errors
     /// [`TlsError::NoCertificate`], [`TlsError::BadCertificate`], [`TlsError::BadKey`] or [`TlsError::KeyMismatch`].
@@ -174,8 +175,8 @@ impl fmt::Debug for Credentials {
 
 /// Credentials that can be exchanged while listeners use them.
 ///
-/// Clones share one value. A handshake that starts after [`replace`](Self::replace) shows the new certificate, and sessions
-/// made under the old one can no longer be resumed; established connections go on undisturbed.
+/// Clones share one value. A handshake that starts after [`replace`](Self::replace) shows the new certificate, and
+/// sessions made under the old one can no longer be resumed; established connections go on undisturbed.
 #[derive(Clone, Debug)]
 pub struct Reloadable(Arc<RwLock<Current>>);
 

@@ -2,7 +2,8 @@
 
 /// A TLS configuration that cannot be used as the caller gave it.
 ///
-/// Only local input ends here. What a *peer* does wrong ends its connection, and the connection's close reason says why.
+/// Only local input ends here. What a *peer* does wrong ends its connection, and the connection's close reason says
+/// why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {

@@ -13,8 +13,8 @@ pub struct HandshakeInfo {
     pub alpn: Option<Vec<u8>>,
     /// The host name that the client asked for. Servers only; `None` when the client dialled an IP address.
     pub server_name: Option<String>,
-    /// The pin of the peer's leaf certificate; `None` when it showed none. In a resumed session it is the certificate of the
-    /// session's first handshake.
+    /// The pin of the peer's leaf certificate; `None` when it showed none. In a resumed session it is the certificate
+    /// of the session's first handshake.
     pub peer_pin: Option<Pin>,
     /// Whether the server took the early data (0-RTT). Clients only, and final only once the handshake is complete.
     pub early_data_accepted: Option<bool>,

@@ -1,7 +1,7 @@
 //! Who one is and whom one believes: certificates, keys, pins and the TLS 1.3 side of QUIC.
 //!
-//! A listener shows [`Credentials`] through a [`ServerTls`], a dialler judges them by the [`Trust`] of its [`ClientTls`].
-//! There is no default trust: a caller names platform roots, roots of its own, pins, or spells out
+//! A listener shows [`Credentials`] through a [`ServerTls`], a dialler judges them by the [`Trust`] of its
+//! [`ClientTls`]. There is no default trust: a caller names platform roots, roots of its own, pins, or spells out
 //! [`Trust::Insecure`]. In every one of these the peer proves that it holds the private key of the certificate it
 //! shows: the signature over the handshake is always verified.
 //!

@@ -55,7 +55,8 @@ impl Sections {
 }
 
 /// Whether a section says that its key needs a passphrase, in the PKCS#8 way or in the older one of OpenSSL. To the
-/// section reader the first is of an unknown kind and the second is bad base64; neither is what the user should be told.
+/// section reader the first is of an unknown kind and the second is bad base64; neither is what the user should be
+/// told.
 fn names_encrypted_key(pem: &[u8]) -> bool {
     pem.split(|byte| *byte == b'\n').any(|line| {
         line.starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || line.starts_with(b"Proc-Type: 4,ENCRYPTED")

@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 
 /// The SHA-256 of a leaf certificate's DER encoding: the certificate's fingerprint.
 ///
-/// A pin says *this certificate and no other*, whoever signed it, whatever names and dates it holds. It is written as 64
-/// lower-case hex digits and read in either case, optionally with a colon after each pair, the way
-/// `openssl x509 -fingerprint -sha256` prints it.
+/// A pin says *this certificate and no other*, whoever signed it, whatever names and dates it holds. It is written as
+/// 64 lower-case hex digits and read in either case, optionally with colons between pairs, as OpenSSL prints a SHA-256
+/// fingerprint.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pin(pub [u8; 32]);
 

@@ -32,8 +32,8 @@ pub enum ClientAuth {
     Request,
     /// Required: a certificate with one of these pins.
     RequirePins(Vec<Pin>),
-    /// Required: a certificate that is valid now and signed, directly or through intermediates, by one of these roots. It is
-    /// judged anew on every connection: sessions are not resumed.
+    /// Required: a certificate that is valid now and signed, directly or through intermediates, by one of these roots.
+    /// It is judged anew on every connection: sessions are not resumed.
     RequireRoots(Vec<CertificateDer<'static>>),
 }
 
@@ -51,7 +51,8 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// A listener that shows `credentials`: [`Credentials`](super::Credentials), or a [`Reloadable`] to exchange them later.
+    /// A listener that shows `credentials`: [`Credentials`](super::Credentials), or a [`Reloadable`] to exchange them
+    /// later.
     pub fn new(credentials: impl Into<Reloadable>) -> Self {
         Self {
             credentials: credentials.into(),
@@ -63,7 +64,8 @@ impl ServerTls {
         }
     }
 
-    /// The application protocols served, the preferred one first. At least one is needed; see [`alpn`](crate::quic::alpn).
+    /// The application protocols served, the preferred one first. At least one is needed; see
+    /// [`alpn`](crate::quic::alpn).
     #[must_use]
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
         self.alpn = protocols.into_iter().map(Into::into).collect();
@@ -77,12 +79,12 @@ impl ServerTls {
         self
     }
 
-    /// How many sessions are remembered for resumption, the oldest making room for the newest; 0 makes every handshake a
-    /// full one. Default 256. A handshake takes up to two of them, and each keeps its client's certificate chain.
+    /// How many sessions are remembered for resumption, the oldest making room for the newest; 0 makes every handshake
+    /// a full one. Default 256. A handshake takes up to two of them, and each keeps its client's certificate chain.
     ///
-    /// A resumed session shows no certificates: its client passes for who it was when the first of a row of sessions began,
-    /// even if its certificate has expired since. With [`ClientAuth::RequireRoots`], where that date counts, nothing is
-    /// remembered whatever is set here.
+    /// A resumed session shows no certificates: its client passes for who it was when the first of a row of sessions
+    /// began, even if its certificate has expired since. With [`ClientAuth::RequireRoots`], where that date counts,
+    /// nothing is remembered whatever is set here.
     #[must_use]
     pub fn resumable_sessions(mut self, sessions: usize) -> Self {
         self.sessions = sessions;
@@ -91,7 +93,7 @@ impl ServerTls {
 
     /// Whether resuming clients may send data with their first packet (0-RTT). Default no.
     ///
-    /// An attacker can deliver a copy of such data again to another listener with the same sessions. Only protocols in which
+    /// Such data is not bound to a fresh handshake, so an attacker may deliver a copy of it again. Only protocols in which
     /// doing a thing twice is harmless should allow it.
     #[must_use]
     pub fn early_data(mut self, allowed: bool) -> Self {

@@ -8,8 +8,8 @@ use super::Reloadable;
 
 /// A bounded session cache that is emptied when the server's credentials are replaced.
 ///
-/// A resumed session shows no certificate. If sessions outlived the certificate they were made under, a client could go on
-/// without ever seeing its successor.
+/// A resumed session shows no certificate. If sessions outlived the certificate they were made under, a client could go
+/// on without ever seeing its successor.
 #[derive(Debug)]
 pub(super) struct Sessions {
     credentials: Reloadable,

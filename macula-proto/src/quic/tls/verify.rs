@@ -22,8 +22,8 @@ pub const MAX_PEER_CHAIN: usize = 16 << 10;
 
 /// Why a peer's certificate was refused before any certificate authority was asked.
 ///
-/// The application reads it in the connection's close reason; the peer sees the TLS alert `certificate_unknown` (46), which
-/// QUIC carries as close code `0x12e`.
+/// The application reads it in the connection's close reason; the peer sees the TLS alert `certificate_unknown` (46),
+/// which QUIC carries as close code `0x12e`.
 #[derive(thiserror::Error)]
 enum Refused {
     #[error("certificate with pin {0} is not among the accepted ones")]
