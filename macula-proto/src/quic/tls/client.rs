@@ -196,7 +196,6 @@ pub struct ClientCrypto(Arc<QuicClientConfig>);
 
 impl ClientCrypto {
     /// As quinn-proto takes it.
-    #[allow(dead_code, reason = "the endpoint takes it")]
     pub(crate) fn quinn(&self) -> Arc<dyn quinn_proto::crypto::ClientConfig> {
         self.0.clone()
     }

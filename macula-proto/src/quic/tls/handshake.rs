@@ -22,7 +22,6 @@ pub struct HandshakeInfo {
 
 impl HandshakeInfo {
     /// Reads a session, at any moment; complete once the session is established.
-    #[allow(dead_code, reason = "the endpoint takes it")]
     pub(crate) fn of(session: &dyn Session) -> Self {
         let data = session
             .handshake_data()
@@ -38,7 +37,6 @@ impl HandshakeInfo {
 }
 
 /// The certificates that the peer showed, leaf first; empty when it showed none.
-#[allow(dead_code, reason = "the endpoint takes it")]
 pub(crate) fn peer_chain(session: &dyn Session) -> Vec<CertificateDer<'static>> {
     session
         .peer_identity()

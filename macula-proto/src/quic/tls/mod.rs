@@ -49,6 +49,7 @@ pub use client::{ClientCrypto, ClientTls, Trust};
 pub use credentials::{Credentials, Reloadable};
 pub use error::TlsError;
 pub use handshake::HandshakeInfo;
+pub(crate) use handshake::peer_chain;
 pub use key_log::KeyLog;
 pub use name::server_name;
 pub use pem::certificates_from_pem;

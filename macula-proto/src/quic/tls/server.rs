@@ -177,7 +177,6 @@ pub struct ServerCrypto(Arc<QuicServerConfig>);
 
 impl ServerCrypto {
     /// As quinn-proto takes it.
-    #[allow(dead_code, reason = "the endpoint takes it")]
     pub(crate) fn quinn(&self) -> Arc<dyn quinn_proto::crypto::ServerConfig> {
         self.0.clone()
     }

@@ -1,0 +1,365 @@
+//! One connection: quinn-proto's state and what the endpoint keeps beside it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Accept, CloseReason, ConnectionHandle, ConnectionStats, Dir, Event, Owner, Side, StreamId,
+    event::code_from,
+    stream_state::{RecvHalf, SendHalf, StreamState},
+    tls::HandshakeInfo,
+};
+
+/// Work that connections leave for the endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    pub(super) events: VecDeque<Event>,
+    /// Connections that may have packets to send.
+    pub(super) transmit: VecDeque<ConnectionHandle>,
+    /// Connections that may have events.
+    pub(super) poll: VecDeque<ConnectionHandle>,
+    /// Streams in active mode that may have bytes.
+    pub(super) push: VecDeque<(ConnectionHandle, StreamId)>,
+}
+
+pub(super) struct Conn {
+    pub(super) inner: quinn_proto::Connection,
+    pub(super) quinn: quinn_proto::ConnectionHandle,
+    pub(super) handle: ConnectionHandle,
+    pub(super) side: Side,
+    pub(super) owner: Owner,
+    /// The owner holds a handle: the connection stays readable until it is released.
+    pub(super) held: bool,
+    pub(super) established: bool,
+    /// The end event was given.
+    pub(super) closed: bool,
+    pub(super) drained: bool,
+    pub(super) handshake_deadline: Option<Instant>,
+    /// As it stands in the endpoint's index.
+    pub(super) deadline: Option<Instant>,
+    pub(super) in_transmit: bool,
+    pub(super) in_poll: bool,
+    pub(super) remote: SocketAddr,
+    pub(super) accept: [Accept; 2],
+    /// The owner was told of streams to accept, and has not found the queue empty since.
+    pub(super) waiting: [bool; 2],
+    pub(super) max_streams: [u64; 2],
+    pub(super) streams: HashMap<StreamId, StreamState>,
+    pub(super) opened: u64,
+    pub(super) accepted: u64,
+}
+
+impl Conn {
+    pub(super) fn new(
+        inner: quinn_proto::Connection,
+        quinn: quinn_proto::ConnectionHandle,
+        handshake_deadline: Instant,
+        max_streams: [u64; 2],
+    ) -> Self {
+        Self {
+            side: inner.side().into(),
+            remote: inner.remote_address(),
+            inner,
+            quinn,
+            handle: ConnectionHandle::from_bits(0),
+            owner: Owner::default(),
+            held: false,
+            established: false,
+            closed: false,
+            drained: false,
+            handshake_deadline: Some(handshake_deadline),
+            deadline: None,
+            in_transmit: false,
+            in_poll: false,
+            accept: [Accept::All; 2],
+            waiting: [false; 2],
+            max_streams,
+            streams: HashMap::new(),
+            opened: 0,
+            accepted: 0,
+        }
+    }
+
+    /// Puts the connection on the list of those that may have packets to send.
+    pub(super) fn wants_transmit(&mut self, queues: &mut Queues) {
+        if !self.in_transmit && !self.drained {
+            self.in_transmit = true;
+            queues.transmit.push_back(self.handle);
+        }
+    }
+
+    /// Puts the connection on the lists of those that may have events and packets to send.
+    pub(super) fn touched(&mut self, queues: &mut Queues) {
+        if !self.in_poll {
+            self.in_poll = true;
+            queues.poll.push_back(self.handle);
+        }
+        self.wants_transmit(queues);
+    }
+
+    /// The next moment at which the connection has to be woken.
+    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
+        let inner = self.inner.poll_timeout();
+        match (inner, self.handshake_deadline) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Turns quinn-proto's events into ours.
+    pub(super) fn pump(&mut self, queues: &mut Queues) {
+        while let Some(event) = self.inner.poll() {
+            self.on_event(event, queues);
+        }
+        let remote = self.inner.remote_address();
+        if remote != self.remote && !self.closed {
+            self.remote = remote;
+            queues.events.push_back(Event::PathChanged {
+                conn: self.handle,
+                remote,
+            });
+        }
+    }
+
+    /// Gives the end event, once.
+    pub(super) fn end(&mut self, reason: CloseReason, queues: &mut Queues) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        self.handshake_deadline = None;
+        tracing::debug!(conn = %self.handle, %reason, "connection closed");
+        queues.events.push_back(Event::Closed {
+            conn: self.handle,
+            reason,
+            established: self.established,
+        });
+    }
+
+    pub(super) fn stats(&self) -> ConnectionStats {
+        let stats = self.inner.stats();
+        ConnectionStats {
+            datagrams_received: stats.udp_rx.datagrams,
+            bytes_received: stats.udp_rx.bytes,
+            datagrams_sent: stats.udp_tx.datagrams,
+            bytes_sent: stats.udp_tx.bytes,
+            rtt: stats.path.rtt,
+            min_rtt: stats.path.min_rtt,
+            congestion_window: stats.path.cwnd,
+            congestion_events: stats.path.congestion_events,
+            packets_sent: stats.path.sent_packets,
+            packets_lost: stats.path.lost_packets,
+            bytes_lost: stats.path.lost_bytes,
+            black_holes: stats.path.black_holes_detected,
+            datagram_size: stats.path.current_mtu,
+            stream_frames_sent: stats.frame_tx.stream,
+            stream_frames_received: stats.frame_rx.stream,
+            streams_opened: self.opened,
+            streams_accepted: self.accepted,
+            streams_open: self.streams.len() as u64,
+        }
+    }
+
+    pub(super) fn alpn(&self) -> Option<Bytes> {
+        HandshakeInfo::of(self.inner.crypto_session()).alpn.map(Bytes::from)
+    }
+
+    /// Takes one stream that the peer opened.
+    pub(super) fn accept_stream(&mut self, dir: Dir) -> Option<StreamId> {
+        let Some(id) = self.inner.streams().accept(dir.into()) else {
+            self.waiting[dir as usize] = false;
+            return None;
+        };
+        let id = StreamId::from_quinn(id);
+        let mut state = StreamState::new(id, self.side);
+        state.readable = true;
+        self.streams.insert(id, state);
+        self.accepted += 1;
+        Some(id)
+    }
+
+    /// Forgets a stream that is over.
+    pub(super) fn reap(&mut self, id: StreamId) {
+        if self.streams.get(&id).is_some_and(StreamState::is_over) {
+            self.streams.remove(&id);
+        }
+    }
+
+    fn on_event(&mut self, event: quinn_proto::Event, queues: &mut Queues) {
+        use quinn_proto::{Event as E, StreamEvent as S};
+        match event {
+            E::HandshakeDataReady | E::DatagramReceived | E::DatagramsUnblocked => {}
+            E::Connected => self.on_connected(queues),
+            E::ConnectionLost { reason } => self.end(CloseReason::from_quinn(reason), queues),
+            E::Stream(S::Opened { dir }) => self.on_opened(dir.into(), queues),
+            E::Stream(S::Available { dir }) => queues.events.push_back(Event::StreamsAvailable {
+                conn: self.handle,
+                dir: dir.into(),
+            }),
+            E::Stream(S::Readable { id }) => self.on_readable(StreamId::from_quinn(id), queues),
+            E::Stream(S::Writable { id }) => self.on_writable(StreamId::from_quinn(id), queues),
+            E::Stream(S::Finished { id }) => self.on_delivered(StreamId::from_quinn(id), queues),
+            E::Stream(S::Stopped { id, error_code }) => {
+                self.on_stopped(StreamId::from_quinn(id), error_code, queues);
+            }
+        }
+    }
+
+    fn on_connected(&mut self, queues: &mut Queues) {
+        self.established = true;
+        self.handshake_deadline = None;
+        if self.side.is_client() && !self.streams.is_empty() && !self.inner.accepted_0rtt() {
+            self.streams.clear();
+            queues.events.push_back(Event::EarlyDataRejected { conn: self.handle });
+        }
+        tracing::debug!(conn = %self.handle, remote = %self.remote, "connected");
+        queues.events.push_back(Event::Connected {
+            conn: self.handle,
+            side: self.side,
+            alpn: self.alpn(),
+            remote: self.remote,
+        });
+    }
+
+    fn on_opened(&mut self, dir: Dir, queues: &mut Queues) {
+        match self.accept[dir as usize] {
+            Accept::All => {
+                while let Some(stream) = self.accept_stream(dir) {
+                    queues.events.push_back(Event::StreamOpened {
+                        conn: self.handle,
+                        stream,
+                    });
+                }
+            }
+            Accept::OnDemand => {
+                if !std::mem::replace(&mut self.waiting[dir as usize], true) {
+                    queues
+                        .events
+                        .push_back(Event::StreamsWaiting { conn: self.handle, dir });
+                }
+            }
+        }
+        self.grant_more_streams(dir, queues);
+    }
+
+    /// Doubles the grant when half of it is in use, up to the configured maximum.
+    fn grant_more_streams(&mut self, dir: Dir, queues: &mut Queues) {
+        let granted = self.inner.max_concurrent_streams(dir.into());
+        let most = self.max_streams[dir as usize];
+        let open = self.inner.streams().remote_open_streams(dir.into());
+        if granted < most && open.saturating_mul(2) >= granted {
+            let more = granted.saturating_mul(2).clamp(1, most);
+            let more = quinn_proto::VarInt::from_u64(more).unwrap_or(quinn_proto::VarInt::MAX);
+            self.inner.set_max_concurrent_streams(dir.into(), more);
+            self.wants_transmit(queues);
+        }
+    }
+
+    fn on_readable(&mut self, id: StreamId, queues: &mut Queues) {
+        let Some(state) = self.streams.get_mut(&id) else { return };
+        if state.recv != RecvHalf::Open {
+            return;
+        }
+        if let Ok(Some(code)) = self.inner.recv_stream(id.to_quinn()).received_reset() {
+            let code = code_from(code);
+            state.recv = RecvHalf::Reset(code);
+            state.unread.clear();
+            queues.events.push_back(Event::Reset {
+                conn: self.handle,
+                stream: id,
+                code,
+            });
+            self.reap(id);
+            self.wants_transmit(queues);
+            return;
+        }
+        if !state.active.is_passive() {
+            if !std::mem::replace(&mut state.pushing, true) {
+                queues.push.push_back((self.handle, id));
+            }
+        } else if !std::mem::replace(&mut state.readable, true) {
+            queues.events.push_back(Event::Readable {
+                conn: self.handle,
+                stream: id,
+            });
+        }
+    }
+
+    fn on_writable(&mut self, id: StreamId, queues: &mut Queues) {
+        self.flush(id, queues);
+        let Some(state) = self.streams.get_mut(&id) else { return };
+        if state.queue.is_empty() && std::mem::replace(&mut state.write_blocked, false) {
+            queues.events.push_back(Event::Writable {
+                conn: self.handle,
+                stream: id,
+            });
+        }
+    }
+
+    fn on_delivered(&mut self, id: StreamId, queues: &mut Queues) {
+        let Some(state) = self.streams.get_mut(&id) else { return };
+        if state.send == SendHalf::Finishing {
+            state.send = SendHalf::Closed;
+            queues.events.push_back(Event::Delivered {
+                conn: self.handle,
+                stream: id,
+            });
+        }
+        self.reap(id);
+    }
+
+    /// The peer stopped the stream: it is reset with the peer's own code, as RFC 9000 §3.5 asks for.
+    fn on_stopped(&mut self, id: StreamId, code: quinn_proto::VarInt, queues: &mut Queues) {
+        let Some(state) = self.streams.get_mut(&id) else { return };
+        if matches!(state.send, SendHalf::Closed | SendHalf::Stopped(_)) {
+            return;
+        }
+        let _ = self.inner.send_stream(id.to_quinn()).reset(code);
+        state.send = SendHalf::Stopped(code_from(code));
+        state.write_blocked = false;
+        fail_queue(self.handle, id, state, queues);
+        queues.events.push_back(Event::Stopped {
+            conn: self.handle,
+            stream: id,
+            code: code_from(code),
+        });
+        self.reap(id);
+        self.wants_transmit(queues);
+    }
+
+    /// Moves queued bytes into the transport, as many as it takes.
+    pub(super) fn flush(&mut self, id: StreamId, queues: &mut Queues) {
+        let Some(state) = self.streams.get_mut(&id) else { return };
+        if state.queue.is_empty() && state.send != SendHalf::FinishQueued {
+            return;
+        }
+        let mut stream = self.inner.send_stream(id.to_quinn());
+        while let Some(front) = state.queue.front_mut() {
+            let Ok(written) = stream.write_chunks(std::slice::from_mut(front)) else {
+                break;
+            };
+            state.stats.bytes_written += written.bytes as u64;
+            state.stats.bytes_queued -= written.bytes as u64;
+            if written.chunks == 1 {
+                state.queue.pop_front();
+            }
+        }
+        if state.queue.is_empty() && state.send == SendHalf::FinishQueued && stream.finish().is_ok() {
+            state.send = SendHalf::Finishing;
+        }
+        self.wants_transmit(queues);
+    }
+}
+
+/// Drops what is queued on a stream that takes nothing any more, and says so.
+pub(super) fn fail_queue(conn: ConnectionHandle, id: StreamId, state: &mut StreamState, queues: &mut Queues) {
+    let lost: usize = state.queue.drain(..).map(|bytes| bytes.len()).sum();
+    state.stats.bytes_queued = 0;
+    if lost > 0 {
+        queues.events.push_back(Event::SendFailed { conn, stream: id, lost });
+    }
+}
