@@ -1,6 +1,7 @@
 //! Sans-IO core of the Macula mesh transport.
 
 pub mod codes;
+pub mod endpoint;
 pub mod limits;
 pub mod quic;
 pub mod rng;
@@ -10,6 +11,7 @@ pub mod wall_clock;
 pub mod wire;
 
 pub use codes::Code;
+pub use endpoint::{Endpoint, Event};
 pub use limits::Limits;
 pub use rng::Rng;
 pub use time::Now;
