@@ -70,15 +70,16 @@ fn what_was_signed_comes_out_of_the_ranges() {
             bytes
         };
         let entries = det::entry_ranges(&map, &LIMITS).expect("canonical");
-        let covered: Vec<_> = entries
-            .iter()
-            .filter(|entry| entry.key.as_text() != Some("signature"))
-            .collect();
+        // Records, which are no frames, have short keys.
+        let signature = if name.starts_with("record") { "s" } else { "signature" };
+        let mut covered = entries.clone();
+        covered.retain(|entry| entry.key.as_text() != Some(signature));
+        assert_eq!(covered.len() + 1, entries.len(), "{name}");
         let mut signed = BytesMut::new();
         det::map_head(covered.len(), &mut signed);
         for entry in covered {
-            signed.extend_from_slice(&map[entry.key_range.clone()]);
-            signed.extend_from_slice(&map[entry.value_range.clone()]);
+            signed.extend_from_slice(&map[entry.key_range]);
+            signed.extend_from_slice(&map[entry.value_range]);
         }
         let input = hex_field(&vector, "signing_input");
         let domain = input.iter().position(|byte| *byte == 0).expect("a domain") + 1;
