@@ -1,1 +1,5 @@
-//! x
+//! Properties of the wire codecs: round trips, arbitrary and damaged bytes, bounds.
+
+mod control;
+mod framing;
+mod values;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Compares verdicts with the section of one vector file, and fails at the end on whatever is not as the table says.
 #[derive(Debug)]
-pub struct Differences {
+pub(crate) struct Differences {
     file: &'static str,
     expected: BTreeMap<String, (String, String)>,
     faults: Vec<String>,
@@ -15,7 +15,7 @@ pub struct Differences {
 
 impl Differences {
     /// The rows of the section for `file`.
-    pub fn of(file: &'static str) -> Self {
+    pub(crate) fn of(file: &'static str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/vectors.md");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let mut faults = Vec::new();
@@ -38,7 +38,7 @@ impl Differences {
     }
 
     /// Takes note of both verdicts on the vector `name`, in the words that the table uses.
-    pub fn verdicts(&mut self, name: &str, theirs: &str, ours: &str) {
+    pub(crate) fn verdicts(&mut self, name: &str, theirs: &str, ours: &str) {
         let expected = self.expected.remove(name);
         match (expected, theirs == ours) {
             (None, true) => {}
@@ -56,7 +56,7 @@ impl Differences {
     }
 
     /// Fails if anything differed from the table, or the table lists what was not seen.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         let stale = self
             .expected
             .keys()

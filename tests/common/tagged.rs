@@ -9,7 +9,7 @@ use macula_proto::wire::Value;
 use serde_json::Value as Json;
 
 /// The bytes that hex digits stand for.
-pub fn unhex(digits: &str) -> Vec<u8> {
+pub(crate) fn unhex(digits: &str) -> Vec<u8> {
     let digit = |byte: u8| (byte as char).to_digit(16).expect("a hex digit") as u8;
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     assert!(rest.is_empty(), "half a byte in {digits}");
@@ -20,12 +20,12 @@ pub fn unhex(digits: &str) -> Vec<u8> {
 }
 
 /// The bytes under `key`, which holds hex digits.
-pub fn hex_field(json: &Json, key: &str) -> Bytes {
+pub(crate) fn hex_field(json: &Json, key: &str) -> Bytes {
     unhex(json[key].as_str().unwrap_or_else(|| panic!("no {key} in {json}"))).into()
 }
 
 /// The value that tagged JSON describes. Atoms become text.
-pub fn from_json(json: &Json) -> Value {
+pub(crate) fn from_json(json: &Json) -> Value {
     let object = match json {
         Json::Bool(value) => return Value::Bool(*value),
         Json::Number(number) => {
@@ -61,7 +61,7 @@ pub fn from_json(json: &Json) -> Value {
 
 /// What a value means to Erlang once it is decoded: text and byte strings are one thing, maps have no order, and of equal
 /// keys the last one counts.
-pub fn meaning(value: &Value) -> Value {
+pub(crate) fn meaning(value: &Value) -> Value {
     match value {
         Value::Text(text) => Value::Bytes(text.clone()),
         Value::Array(elements) => Value::Array(elements.iter().map(meaning).collect()),

@@ -90,7 +90,7 @@ fn what_was_signed_comes_out_of_the_ranges() {
 #[test]
 fn floats_as_text_are_rounded_as_deployed_peers_round_them() {
     let expected = [
-        (3.14, "3.14"),
+        (51.05, "51.05"),
         (1.0, "1.0"),
         (-0.5, "-0.5"),
         (-0.0, "-0.0"),
