@@ -183,9 +183,13 @@ impl Conn {
     }
 
     /// Forgets a stream that is over.
-    pub(super) fn reap(&mut self, id: StreamId) {
+    pub(super) fn reap(&mut self, id: StreamId, queues: &mut Queues) {
         if self.streams.get(&id).is_some_and(StreamState::is_over) {
             self.streams.remove(&id);
+            queues.events.push_back(Event::Over {
+                conn: self.handle,
+                stream: id,
+            });
         }
     }
 
@@ -273,7 +277,7 @@ impl Conn {
                 stream: id,
                 code,
             });
-            self.reap(id);
+            self.reap(id, queues);
             self.wants_transmit(queues);
             return;
         }
@@ -309,7 +313,7 @@ impl Conn {
                 stream: id,
             });
         }
-        self.reap(id);
+        self.reap(id, queues);
     }
 
     /// The peer stopped the stream: it is reset with the peer's own code, as RFC 9000 §3.5 asks for.
@@ -327,7 +331,7 @@ impl Conn {
             stream: id,
             code: code_from(code),
         });
-        self.reap(id);
+        self.reap(id, queues);
         self.wants_transmit(queues);
     }
 

@@ -312,7 +312,7 @@ impl Stream<'_> {
         if let Some(state) = self.conn.streams.get_mut(&self.id) {
             state.held = false;
         }
-        self.conn.reap(self.id);
+        self.conn.reap(self.id, self.queues);
     }
 
     // ----- inside --------------------------------------------------------------------------------------------------
@@ -386,7 +386,7 @@ impl Stream<'_> {
         if let Some((half, event)) = ended {
             state.recv = half;
             self.queues.events.push_back(event);
-            conn.reap(self.id);
+            conn.reap(self.id, self.queues);
         }
         if should_transmit {
             conn.wants_transmit(self.queues);
@@ -436,7 +436,7 @@ impl Stream<'_> {
     }
 
     fn after(&mut self) {
-        self.conn.reap(self.id);
+        self.conn.reap(self.id, self.queues);
         self.conn.touched(self.queues);
     }
 }
