@@ -7,6 +7,8 @@ mod session_table;
 mod show;
 mod supervisor_cells;
 mod supervisor_table;
+mod world;
+mod world_tests;
 
 use std::time::{Duration, Instant};
 
