@@ -1,10 +1,14 @@
 //! The tunnel machines without any socket.
 
+mod props;
+mod relay;
 mod relay_cells;
 mod relay_table;
+mod session;
 mod session_cells;
 mod session_table;
 mod show;
+mod supervisor;
 mod supervisor_cells;
 mod supervisor_table;
 mod world;

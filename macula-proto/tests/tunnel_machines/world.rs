@@ -146,7 +146,11 @@ impl World {
             closed: None,
         });
         let remote = ([127, 0, 0, 1], 1000).into();
-        self.relay(relay::Event::Connected { conn, pin: None, remote });
+        self.relay(relay::Event::Connected {
+            conn,
+            pin: None,
+            remote,
+        });
         self.node(index, session::Event::Connected);
         index
     }
@@ -182,7 +186,9 @@ impl World {
 
     /// Both users finish a tunnel, if both have it.
     pub(crate) fn finish(&mut self, tunnel: TunnelKey) {
-        let Some(&splice) = self.splices.get(&tunnel) else { return };
+        let Some(&splice) = self.splices.get(&tunnel) else {
+            return;
+        };
         let ends = [splice.requester, splice.target];
         let both = ends.iter().all(|(conn, stream)| {
             let node = &self.nodes[conn.0 as usize];
@@ -197,7 +203,11 @@ impl World {
                 self.node(node, session::Event::TunnelDone { stream, end });
             }
             let bytes = TunnelBytes::default();
-            self.relay(relay::Event::TunnelEnded { tunnel, end: SpliceEnd::Finished, bytes });
+            self.relay(relay::Event::TunnelEnded {
+                tunnel,
+                end: SpliceEnd::Finished,
+                bytes,
+            });
             for (conn, stream) in ends {
                 self.stream_over(conn, stream);
             }
@@ -362,14 +372,21 @@ impl World {
                     self.relay_later(relay::Event::StreamUnavailable { ticket });
                 }
             }
-            Action::Splice { tunnel, id, requester, target, .. } => {
+            Action::Splice {
+                tunnel,
+                id,
+                requester,
+                target,
+                ..
+            } => {
                 let splice = Splice { id, requester, target };
                 self.splices.insert(tunnel, splice);
                 assert!(self.history.insert(id, splice).is_none(), "ids are not used twice");
                 for (conn, stream) in [requester, target] {
                     let node = &mut self.nodes[conn.0 as usize];
                     if node.alive {
-                        node.streams.insert(stream, [OnStream::Arrive, OnStream::Prefix(id)].into());
+                        node.streams
+                            .insert(stream, [OnStream::Arrive, OnStream::Prefix(id)].into());
                     }
                 }
             }
@@ -402,7 +419,8 @@ impl World {
         }
         if node.active.remove(&stream).is_some() {
             let end = TunnelEnd::Finished;
-            self.later.push_back(Later::Node(index, session::Event::TunnelDone { stream, end }));
+            self.later
+                .push_back(Later::Node(index, session::Event::TunnelDone { stream, end }));
         }
         self.stream_over(conn, stream);
     }
@@ -442,7 +460,11 @@ impl World {
                 self.rejected(index, stream, code);
             }
             Action::Identified => {}
-            Action::Opened { request, tunnel, stream } => {
+            Action::Opened {
+                request,
+                tunnel,
+                stream,
+            } => {
                 self.handed_out(index, tunnel, stream);
                 self.outcome(index, request, Outcome::Opened(tunnel, stream));
             }
@@ -470,19 +492,31 @@ impl World {
             node.active.insert(stream, tunnel);
         } else {
             let end = TunnelEnd::Finished;
-            self.later.push_back(Later::Node(index, session::Event::TunnelDone { stream, end }));
+            self.later
+                .push_back(Later::Node(index, session::Event::TunnelDone { stream, end }));
         }
     }
 
     /// A node rejects its end of a tunnel: the relay passes that on.
     fn rejected(&mut self, index: usize, stream: StreamKey, code: Code) {
         let end = (self.nodes[index].conn, stream);
-        let found = self.splices.iter().find(|(_, splice)| splice.requester == end || splice.target == end);
+        let found = self
+            .splices
+            .iter()
+            .find(|(_, splice)| splice.requester == end || splice.target == end);
         let Some((&tunnel, &splice)) = found else { return };
         self.splices.remove(&tunnel);
-        let other = if splice.requester == end { splice.target } else { splice.requester };
+        let other = if splice.requester == end {
+            splice.target
+        } else {
+            splice.requester
+        };
         let bytes = TunnelBytes::default();
-        self.relay_later(relay::Event::TunnelEnded { tunnel, end: SpliceEnd::Reset(code), bytes });
+        self.relay_later(relay::Event::TunnelEnded {
+            tunnel,
+            end: SpliceEnd::Reset(code),
+            bytes,
+        });
         self.stream_over(end.0, end.1);
         self.reset(other);
     }
@@ -506,7 +540,11 @@ impl World {
         match &mut self.scissors {
             Some(rng) => {
                 let (left, right) = bytes.split_at(rng.below(bytes.len() as u64) as usize);
-                [left, right].into_iter().filter(|piece| !piece.is_empty()).map(<[u8]>::to_vec).collect()
+                [left, right]
+                    .into_iter()
+                    .filter(|piece| !piece.is_empty())
+                    .map(<[u8]>::to_vec)
+                    .collect()
             }
             None => vec![bytes.to_vec()],
         }

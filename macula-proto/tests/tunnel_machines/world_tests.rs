@@ -5,7 +5,7 @@ use macula_proto::{
     tunnel::{
         Name,
         client::session::{RequestError, SessionConfig},
-        relay::{Event, RelayConfig, Report, Takeover, TunnelCloseReason},
+        relay::{Event, Refusal, RelayConfig, Report, Takeover, TunnelCloseReason},
     },
     wire::control::Reason,
 };
@@ -59,12 +59,20 @@ fn two_nodes() -> (World, usize, usize) {
 /// The tunnel that `from` opened to `to` is there on both sides, and the two streams are the two ends of it.
 fn assert_tunnel(world: &World, from: usize, to: usize) {
     let (source, target) = (&world.nodes[from], &world.nodes[to]);
-    let opened = source.outcomes.iter().rev().find_map(|(request, outcome)| match outcome {
-        Outcome::Opened(tunnel, stream) if source.asked[request] == target.name => Some((*tunnel, *stream)),
-        _ => None,
-    });
+    let opened = source
+        .outcomes
+        .iter()
+        .rev()
+        .find_map(|(request, outcome)| match outcome {
+            Outcome::Opened(tunnel, stream) if source.asked[request] == target.name => Some((*tunnel, *stream)),
+            _ => None,
+        });
     let (tunnel, stream) = opened.expect("the request brought a tunnel");
-    let incoming = target.incoming.iter().find(|(id, ..)| *id == tunnel).expect("the tunnel came in");
+    let incoming = target
+        .incoming
+        .iter()
+        .find(|(id, ..)| *id == tunnel)
+        .expect("the tunnel came in");
     assert_eq!(incoming.1, source.name);
     let splice = world.history[&tunnel];
     if from == to {
@@ -80,7 +88,14 @@ fn assert_tunnel(world: &World, from: usize, to: usize) {
 fn assert_at_rest(world: &World) {
     for node in &world.nodes {
         let status = node.session.status();
-        assert_eq!((status.pending_outbound, status.pending_inbound, status.unidentified_streams), (0, 0, 0));
+        assert_eq!(
+            (
+                status.pending_outbound,
+                status.pending_inbound,
+                status.unidentified_streams
+            ),
+            (0, 0, 0)
+        );
         assert_eq!(status.active_tunnels, node.active.len());
         assert_eq!(node.asked.len(), node.outcomes.len());
     }
@@ -97,7 +112,10 @@ fn one_request_in_every_order() {
         assert_tunnel(world, 0, 1);
         assert_at_rest(world);
     });
-    assert_eq!(orders, 180, "6! / (2! * 2!) orders of two control messages and two steps of two streams");
+    assert_eq!(
+        orders, 180,
+        "6! / (2! * 2!) orders of two control messages and two steps of two streams"
+    );
 }
 
 #[test]
@@ -132,7 +150,10 @@ fn a_tunnel_to_oneself_in_every_order() {
         assert_at_rest(world);
         assert_eq!(world.nodes[0].session.status().active_tunnels, 2);
     });
-    assert_eq!(orders, 90, "6! / (2! * 2! * 2!) orders of two messages in order and two steps of two streams");
+    assert_eq!(
+        orders, 90,
+        "6! / (2! * 2! * 2!) orders of two messages in order and two steps of two streams"
+    );
 }
 
 #[test]
@@ -210,7 +231,10 @@ fn cancelling_in_every_order() {
             assert_at_rest(&world);
             // Either it was there before the cancel, or nothing is left of it on any side.
             let tunnels = world.relay.status().tunnels.len();
-            let opened = world.nodes[0].outcomes.values().filter(|outcome| matches!(outcome, Outcome::Opened(..)));
+            let opened = world.nodes[0]
+                .outcomes
+                .values()
+                .filter(|outcome| matches!(outcome, Outcome::Opened(..)));
             assert_eq!(opened.count(), tunnels);
         }
     }
@@ -228,11 +252,21 @@ fn a_node_that_comes_back_displaces_its_old_connection() {
     let again = world.join_and_settle("alice");
     assert_eq!(world.nodes[alice].closed, Some(Code::DISPLACED));
     assert!(world.nodes[bob].active.is_empty(), "the old tunnel is over");
-    let ended = |report: &Report| matches!(report, Report::TunnelClosed { reason: TunnelCloseReason::PeerGone, .. });
+    let ended = |report: &Report| {
+        matches!(
+            report,
+            Report::TunnelClosed {
+                reason: TunnelCloseReason::PeerGone,
+                ..
+            }
+        )
+    };
     assert_eq!(world.reports.iter().filter(|report| ended(report)).count(), 1);
 
     // The end of the old connection, noticed late, does not touch the new registration.
-    world.relay(Event::ConnectionLost { conn: world.nodes[alice].conn });
+    world.relay(Event::ConnectionLost {
+        conn: world.nodes[alice].conn,
+    });
     world.request(bob, "alice");
     world.settle();
     assert_tunnel(&world, bob, again);
@@ -308,7 +342,11 @@ fn streams_run_out_and_come_free() {
         let tunnel = *world.splices.keys().next().expect("a tunnel");
         world.finish(tunnel);
         world.settle();
-        assert_eq!(world.nodes[bob].incoming.len(), served, "a waiting request got the stream that came free");
+        assert_eq!(
+            world.nodes[bob].incoming.len(),
+            served,
+            "a waiting request got the stream that came free"
+        );
         assert_eq!(world.splices.len(), 2);
     }
     assert_at_rest(&world);
@@ -411,6 +449,7 @@ fn join(world: &mut World, rng: &mut Rng, names: &[&str; 4]) -> usize {
 
 #[test]
 fn random_lives() {
+    let (mut opened, mut displaced, mut kinds) = (0, 0, [0; 8]);
     for seed in 0..400 {
         let mut world = random_life(seed);
         // Let everything come to its end.
@@ -428,7 +467,11 @@ fn random_lives() {
             }
         }
         for node in &world.nodes {
-            assert_eq!(node.asked.len(), node.outcomes.len(), "seed {seed}: every request has an outcome");
+            assert_eq!(
+                node.asked.len(),
+                node.outcomes.len(),
+                "seed {seed}: every request has an outcome"
+            );
         }
         let alive = world.nodes.iter().filter(|node| node.alive).count();
         let status = world.relay.status();
@@ -445,6 +488,23 @@ fn random_lives() {
         }
         assert!(world.relay.is_empty(), "seed {seed}: {:?}", world.relay);
         assert!(world.nodes.iter().all(|node| node.session.is_empty()), "seed {seed}");
+        let stats = world.relay.stats();
+        opened += stats.tunnels_opened;
+        displaced += stats.displaced;
+        for (kind, count) in kinds.iter_mut().zip(stats.refused) {
+            *kind += count;
+        }
+        assert_eq!(stats.tunnels_opened, stats.tunnels_closed, "seed {seed}");
+    }
+    // The lives were not empty ones.
+    assert!(opened > 2_000 && displaced > 100, "{opened} {displaced}");
+    for why in [
+        Refusal::TargetNotConnected,
+        Refusal::StreamLimit,
+        Refusal::TargetGone,
+        Refusal::Busy,
+    ] {
+        assert!(kinds[why as usize] > 0, "{why}");
     }
 }
 
