@@ -259,6 +259,11 @@ fn requests_and_tunnels_are_capped() {
     for ticket in waiting {
         rig.answer(ticket);
     }
+    assert_eq!(
+        rig.relay.status().connections[0].pending,
+        1,
+        "one of them is a tunnel now"
+    );
     rig.open(C, "bob");
     rig.open(C, "bob");
     assert_eq!(

@@ -256,6 +256,37 @@ fn a_tunnel_to_oneself_that_is_not_allowed_fails() {
 }
 
 #[test]
+fn a_request_number_may_be_used_again_after_its_outcome() {
+    let mut rig = Rig::identified(|_| {});
+    rig.ask(1);
+    rig.feed(Event::Cancel { request: RequestId(1) });
+    rig.ask(1);
+    assert_eq!(rig.ok(1), "tun_close#1", "the answer to the first");
+    assert_eq!(rig.ok(2), "-");
+    assert_eq!(rig.stream(2, tunnel_id(2)), "opened r1 #2 s2");
+}
+
+#[test]
+fn nothing_is_due_once_a_tunnel_is_handed_out() {
+    for announced_first in [false, true] {
+        let mut rig = Rig::identified(|_| {});
+        rig.ask(1);
+        if announced_first {
+            rig.notify(2, "bob");
+            rig.ok(1);
+        }
+        rig.stream(1, tunnel_id(1));
+        rig.stream(2, tunnel_id(2));
+        if !announced_first {
+            rig.notify(2, "bob");
+            rig.ok(1);
+        }
+        assert_eq!(rig.session.status().active_tunnels, 2);
+        assert_eq!(rig.session.poll_timeout(), None);
+    }
+}
+
+#[test]
 fn an_announcement_may_come_before_identified() {
     let mut rig = Rig::fresh(|_| {});
     rig.feed(Event::Connected);

@@ -476,6 +476,7 @@ fn random_lives() {
         let alive = world.nodes.iter().filter(|node| node.alive).count();
         let status = world.relay.status();
         assert!(status.connections.len() <= alive, "seed {seed}");
+        assert!(status.connections.iter().all(|conn| conn.pending == 0), "seed {seed}");
         assert_eq!(status.tunnels.len(), world.splices.len(), "seed {seed}");
 
         // What both sides believe in is the same.
