@@ -70,6 +70,7 @@ pub(crate) struct Node {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Splice {
+    #[expect(dead_code, reason = "for messages of failed tests")]
     pub(crate) id: TunnelId,
     pub(crate) requester: (ConnKey, StreamKey),
     pub(crate) target: (ConnKey, StreamKey),
