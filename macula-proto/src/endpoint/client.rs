@@ -172,10 +172,6 @@ impl ClientRole {
         self.link.as_ref().map(|link| link.conn)
     }
 
-    pub(super) fn runs(&self, conn: ConnectionHandle) -> bool {
-        self.connection() == Some(conn)
-    }
-
     pub(super) fn relay(&self, index: RelayIndex) -> Option<&RelayAddress> {
         self.config.relays.get(index.0)
     }

@@ -18,9 +18,8 @@ use super::{
     config::ConfigError,
     conn::{Conn, Queues},
     slots::Slots,
-    timers::Timers,
 };
-use crate::{Code, Limits, Now, WallClock};
+use crate::{Code, Limits, Now, WallClock, deadlines::Deadlines};
 
 /// Replies outside of connections kept until the driver sends them; more are dropped, as a network may do.
 const MAX_REPLIES: usize = 256;
@@ -74,7 +73,7 @@ pub struct Endpoint {
     /// From quinn-proto's index, which is used again, to ours.
     by_quinn: Vec<Option<ConnectionHandle>>,
     pub(super) queues: Queues,
-    timers: Timers,
+    timers: Deadlines<ConnectionHandle>,
     replies: VecDeque<(Transmit, Vec<u8>)>,
     pub(super) scratch: Vec<u8>,
     /// Connections to forget as soon as their events were polled.
@@ -128,7 +127,7 @@ impl Endpoint {
             conns: Slots::new(),
             by_quinn: Vec::new(),
             queues: Queues::default(),
-            timers: Timers::default(),
+            timers: Deadlines::default(),
             replies: VecDeque::new(),
             scratch: Vec::new(),
             over: Vec::new(),
