@@ -417,7 +417,9 @@ impl Endpoint {
             let drained = event.is_drained();
             if let Some(event) = self.inner.handle_event(conn.quinn, event) {
                 conn.inner.handle_event(event);
-                conn.touched(&mut self.queues);
+                // New connection ids: something to send, no event. An event here would come after the caller has
+                // polled them all.
+                conn.wants_transmit(&mut self.queues);
             }
             if drained {
                 conn.drained = true;
