@@ -180,6 +180,19 @@ fn a_half_open_handshake_ends_at_the_listeners_time_out() {
 }
 
 #[test]
+fn a_handshake_done_in_the_batch_before_its_time_out_counts() {
+    let mut world = World::pair();
+    world.link.delay = ms(500);
+    let mut config = world.dial_config(SERVER);
+    // The server's flight is handed in together with the time-out: drivers handle datagrams first.
+    config.handshake_timeout = ms(1_000);
+    let c = world.dial(&config);
+    world.run_for(ms(3_000));
+    assert_eq!(closed(&world.take(CLIENT)), []);
+    assert!(world.client().connection(c).unwrap().is_established());
+}
+
+#[test]
 fn another_protocol_is_alert_120_for_both() {
     let mut world = World::pair();
     let tls = world.client_tls(SERVER).alpn([b"other"]);

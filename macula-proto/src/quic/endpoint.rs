@@ -187,8 +187,9 @@ impl Endpoint {
                 continue;
             };
             conn.deadline = None;
-            if conn.handshake_deadline.is_some_and(|at| at <= now.mono) {
-                conn.handshake_deadline = None;
+            let expired = conn.handshake_deadline.take_if(|at| *at <= now.mono).is_some();
+            // It may have come to its end in datagrams whose events were not polled yet.
+            if expired && conn.inner.is_handshaking() {
                 let words = Bytes::from_static(b"handshake timed out");
                 conn.inner.close(now.mono, super::event::code_to(Code::TIMEOUT), words);
                 conn.end(super::CloseReason::HandshakeTimeout, &mut self.queues);
@@ -249,6 +250,13 @@ impl Endpoint {
                     return Some(event);
                 }
                 continue;
+            }
+            if let Some(event) = self.queues.ended.pop_front() {
+                self.count_event(&event);
+                if let Some(conn) = event.connection().and_then(|handle| self.conns.get_mut(handle)) {
+                    conn.silent = true;
+                }
+                return Some(event);
             }
             self.forget_over();
             return None;
@@ -448,7 +456,12 @@ impl Endpoint {
     /// The next bytes of a stream in active mode.
     fn push_data(&mut self, handle: ConnectionHandle, stream: StreamId) -> Option<Event> {
         let mut conn = self.connection(handle).ok()?;
+        let silent = conn.conn.silent;
         let mut borrowed = conn.stream(stream).ok()?;
+        if silent {
+            borrowed.conn.streams.get_mut(&stream)?.pushing = false;
+            return None;
+        }
         let chunk = borrowed.read_chunk(usize::MAX);
         let state = self.conns.get_mut(handle)?.streams.get_mut(&stream);
         let Ok(Some(data)) = chunk else {
