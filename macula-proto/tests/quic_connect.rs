@@ -205,6 +205,12 @@ fn another_protocol_is_alert_120_for_both() {
         panic!("{ends:?}");
     };
     assert_eq!(reason.tls_alert(), Some(120));
+    let events = world.take(SERVER);
+    let [Event::IncomingFailed { remote, reason }] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!(*remote, world.nodes[CLIENT].addr);
+    assert_eq!(reason.tls_alert(), Some(120));
     world.run_to_rest();
     let stats = world.server().stats();
     assert_eq!((stats.handshakes_failed, stats.accepted, stats.closed), (1, 0, 0));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, net::Ipv4Addr, net::Ipv6Addr, sync
 use bytes::Bytes;
 
 use super::{
-    Accept, AddressValidation, ConnectionHandle, Endpoint, Event, IncomingHandle, ListenConfig, Side,
+    Accept, AddressValidation, CloseReason, ConnectionHandle, Endpoint, Event, IncomingHandle, ListenConfig, Side,
     config::ConfigError, conn::Conn,
 };
 use crate::{Code, Now};
@@ -91,7 +91,7 @@ impl Endpoint {
     /// Accepts an incoming connection. [`Event::Connected`] or [`Event::Closed`] follows.
     ///
     /// # Errors
-    /// [`UnknownIncoming`] if it was decided already, waited too long, or turned out to be broken.
+    /// [`UnknownIncoming`] if it was decided already, waited too long, or turned out to be broken ([`Event::IncomingFailed`] says how).
     pub fn accept(&mut self, now: Now, incoming: IncomingHandle) -> Result<ConnectionHandle, UnknownIncoming> {
         let incoming = self.take_undecided(incoming)?;
         self.accept_incoming(now, incoming).ok_or(UnknownIncoming)
@@ -198,6 +198,7 @@ impl Endpoint {
             &listener.elsewhere
         }
         .clone();
+        let remote = incoming.remote_address();
         let deadline = now.mono + listener.config.handshake_timeout;
         let transport = &listener.config.transport;
         let max_streams = [transport.max_bidi_streams, transport.max_uni_streams];
@@ -207,6 +208,8 @@ impl Endpoint {
             Err(error) => {
                 tracing::debug!(error = %error.cause, "incoming connection failed at once");
                 self.stats.handshakes_failed += 1;
+                let reason = CloseReason::from_quinn(error.cause);
+                self.queues.events.push_back(Event::IncomingFailed { remote, reason });
                 if let Some(transmit) = error.response {
                     self.push_reply(&transmit, &reply);
                 }
