@@ -343,6 +343,24 @@ fn a_retried_connection_comes_again_with_its_address_proved() {
 }
 
 #[test]
+fn a_second_retry_is_refused_and_counted() {
+    let mut world = World::pair();
+    world.listen(SERVER, |config| config.accept = Accept::OnDemand);
+    let config = world.dial_config(SERVER);
+    world.dial(&config);
+    world.run_for(ms(15));
+    let first = incoming(&mut world).unwrap();
+    world.server().retry(first).unwrap();
+    world.run_for(ms(50));
+    let second = incoming(&mut world).unwrap();
+    assert!(world.server().retry(second).is_err());
+    world.run_for(ms(50));
+    assert_eq!(world.server().stats().refused_by_owner, 1);
+    assert_eq!(closed(&world.take(CLIENT)).len(), 1);
+    world.run_to_rest();
+}
+
+#[test]
 fn an_undecided_connection_is_refused_in_time() {
     let mut world = World::pair();
     world.listen(SERVER, |config| {

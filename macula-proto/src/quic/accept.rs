@@ -46,8 +46,13 @@ impl Endpoint {
     /// # Errors
     /// [`ConfigError`] names the setting that is out of range.
     pub fn listen(&mut self, config: ListenConfig) -> Result<(), ConfigError> {
-        let elsewhere = self.server_config(&config, IpAddr::V4(Ipv4Addr::UNSPECIFIED))?;
-        let loopback = self.server_config(&config, IpAddr::V6(Ipv6Addr::LOCALHOST))?;
+        // A changed listener, and its two transports, understand the address tokens given out before.
+        let base = match &self.listener {
+            Some(old) => (*old.elsewhere).clone(),
+            None => quinn_proto::ServerConfig::with_crypto(config.tls.quinn()),
+        };
+        let elsewhere = self.server_config(base.clone(), &config, IpAddr::V4(Ipv4Addr::UNSPECIFIED))?;
+        let loopback = self.server_config(base, &config, IpAddr::V6(Ipv6Addr::LOCALHOST))?;
         self.inner.set_server_config(Some(elsewhere.clone()));
         let old = self.listener.take();
         let (undecided, next) = old.map_or_else(Default::default, |old| (old.undecided, old.next));
@@ -115,6 +120,7 @@ impl Endpoint {
     pub fn retry(&mut self, incoming: IncomingHandle) -> Result<(), UnknownIncoming> {
         let incoming = self.take_undecided(incoming)?;
         if !incoming.may_retry() {
+            self.stats.refused_by_owner += 1;
             self.refuse_incoming(incoming);
             return Err(UnknownIncoming);
         }
@@ -171,14 +177,16 @@ impl Endpoint {
 
     fn server_config(
         &self,
+        mut server: quinn_proto::ServerConfig,
         config: &ListenConfig,
         remote: IpAddr,
     ) -> Result<Arc<quinn_proto::ServerConfig>, ConfigError> {
-        let mut server = quinn_proto::ServerConfig::with_crypto(config.tls.quinn());
+        server.crypto = config.tls.quinn();
         server
             .transport_config(Arc::new(config.transport.to_quinn(remote)?))
             .migration(config.migration)
-            .max_incoming(self.limits.pending_incoming)
+            // One more than are kept, so that it is refused and counted here rather than dropped in silence.
+            .max_incoming(self.limits.pending_incoming.saturating_add(1))
             .time_source(Arc::new(self.clock().clone()));
         Ok(Arc::new(server))
     }
