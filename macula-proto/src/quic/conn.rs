@@ -29,6 +29,16 @@ pub(super) struct Queues {
     pub(super) ended: VecDeque<Event>,
 }
 
+impl Queues {
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.transmit.is_empty()
+            && self.poll.is_empty()
+            && self.push.is_empty()
+            && self.ended.is_empty()
+    }
+}
+
 pub(super) struct Conn {
     pub(super) inner: quinn_proto::Connection,
     pub(super) quinn: quinn_proto::ConnectionHandle,

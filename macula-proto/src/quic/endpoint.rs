@@ -267,7 +267,7 @@ impl Endpoint {
     ///
     /// If events or datagrams were not polled to the end, that is now.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if !self.queues.transmit.is_empty() || !self.queues.poll.is_empty() || !self.replies.is_empty() {
+        if !self.queues.is_empty() || !self.replies.is_empty() {
             return self.last_now;
         }
         let incoming = self.listener.as_ref().and_then(Listener::next_deadline);
