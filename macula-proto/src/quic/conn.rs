@@ -1,7 +1,7 @@
 //! One connection: quinn-proto's state and what the endpoint keeps beside it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     time::Instant,
 };
@@ -25,6 +25,18 @@ pub(super) struct Queues {
     pub(super) poll: VecDeque<ConnectionHandle>,
     /// Streams in active mode that may have bytes.
     pub(super) push: VecDeque<(ConnectionHandle, StreamId)>,
+    /// End events: given when nothing else is left, so that each is the last of its connection.
+    pub(super) ended: VecDeque<Event>,
+}
+
+impl Queues {
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.transmit.is_empty()
+            && self.poll.is_empty()
+            && self.push.is_empty()
+            && self.ended.is_empty()
+    }
 }
 
 pub(super) struct Conn {
@@ -36,8 +48,10 @@ pub(super) struct Conn {
     /// The owner holds a handle: the connection stays readable until it is released.
     pub(super) held: bool,
     pub(super) established: bool,
-    /// The end event was given.
+    /// The connection is over, the end event queued.
     pub(super) closed: bool,
+    /// The end event was polled: no other may follow.
+    pub(super) silent: bool,
     pub(super) drained: bool,
     pub(super) handshake_deadline: Option<Instant>,
     /// As it stands in the endpoint's index.
@@ -49,7 +63,7 @@ pub(super) struct Conn {
     /// The owner was told of streams to accept, and has not found the queue empty since.
     pub(super) waiting: [bool; 2],
     pub(super) max_streams: [u64; 2],
-    pub(super) streams: HashMap<StreamId, StreamState>,
+    pub(super) streams: BTreeMap<StreamId, StreamState>,
     pub(super) opened: u64,
     pub(super) accepted: u64,
 }
@@ -71,6 +85,7 @@ impl Conn {
             held: false,
             established: false,
             closed: false,
+            silent: false,
             drained: false,
             handshake_deadline: Some(handshake_deadline),
             deadline: None,
@@ -79,7 +94,7 @@ impl Conn {
             accept: [Accept::All; 2],
             waiting: [false; 2],
             max_streams,
-            streams: HashMap::new(),
+            streams: BTreeMap::new(),
             opened: 0,
             accepted: 0,
         }
@@ -114,7 +129,9 @@ impl Conn {
     /// Turns quinn-proto's events into ours.
     pub(super) fn pump(&mut self, queues: &mut Queues) {
         while let Some(event) = self.inner.poll() {
-            self.on_event(event, queues);
+            if !self.closed {
+                self.on_event(event, queues);
+            }
         }
         let remote = self.inner.remote_address();
         if remote != self.remote && !self.closed {
@@ -126,14 +143,17 @@ impl Conn {
         }
     }
 
-    /// Gives the end event, once.
+    /// Queues the end event, once.
     pub(super) fn end(&mut self, reason: CloseReason, queues: &mut Queues) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
         self.handshake_deadline = None;
         tracing::debug!(conn = %self.handle, %reason, "connection closed");
-        queues.events.push_back(Event::Closed {
+        for (id, state) in &mut self.streams {
+            fail_queue(self.handle, *id, state, queues);
+        }
+        queues.ended.push_back(Event::Closed {
             conn: self.handle,
             reason,
             established: self.established,
@@ -186,10 +206,12 @@ impl Conn {
     pub(super) fn reap(&mut self, id: StreamId, queues: &mut Queues) {
         if self.streams.get(&id).is_some_and(StreamState::is_over) {
             self.streams.remove(&id);
-            queues.events.push_back(Event::Over {
-                conn: self.handle,
-                stream: id,
-            });
+            if !self.silent {
+                queues.events.push_back(Event::Over {
+                    conn: self.handle,
+                    stream: id,
+                });
+            }
         }
     }
 

@@ -186,8 +186,9 @@ impl Endpoint {
                 continue;
             };
             conn.deadline = None;
-            if conn.handshake_deadline.is_some_and(|at| at <= now.mono) {
-                conn.handshake_deadline = None;
+            let expired = conn.handshake_deadline.take_if(|at| *at <= now.mono).is_some();
+            // It may have come to its end in datagrams whose events were not polled yet.
+            if expired && conn.inner.is_handshaking() {
                 let words = Bytes::from_static(b"handshake timed out");
                 conn.inner.close(now.mono, super::event::code_to(Code::TIMEOUT), words);
                 conn.end(super::CloseReason::HandshakeTimeout, &mut self.queues);
@@ -202,7 +203,7 @@ impl Endpoint {
 
     /// Writes the next datagrams, all to one receiver, to the end of `buf`, at most `max_datagrams` of equal size.
     ///
-    /// Poll until it answers `None`, after any input.
+    /// Poll until it answers `None`, after any input. An empty `buf` saves a copy.
     pub fn poll_transmit(&mut self, now: Now, max_datagrams: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.set_now(now);
         if let Some((transmit, bytes)) = self.replies.pop_front() {
@@ -215,7 +216,7 @@ impl Endpoint {
                 continue;
             };
             let segments = segments(max_datagrams, conn.inner.current_mtu());
-            if let Some(transmit) = conn.inner.poll_transmit(now.mono, segments, buf) {
+            if let Some(transmit) = transmit_to_end(&mut conn.inner, now.mono, segments, buf, &mut self.scratch) {
                 // To the back: connections take turns.
                 self.queues.transmit.push_back(handle);
                 let transmit = from_quinn(&transmit);
@@ -249,6 +250,13 @@ impl Endpoint {
                 }
                 continue;
             }
+            if let Some(event) = self.queues.ended.pop_front() {
+                self.count_event(&event);
+                if let Some(conn) = event.connection().and_then(|handle| self.conns.get_mut(handle)) {
+                    conn.silent = true;
+                }
+                return Some(event);
+            }
             self.forget_over();
             return None;
         }
@@ -258,7 +266,7 @@ impl Endpoint {
     ///
     /// If events or datagrams were not polled to the end, that is now.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if !self.queues.transmit.is_empty() || !self.queues.poll.is_empty() || !self.replies.is_empty() {
+        if !self.queues.is_empty() || !self.replies.is_empty() {
             return self.last_now;
         }
         let incoming = self.listener.as_ref().and_then(Listener::next_deadline);
@@ -416,7 +424,9 @@ impl Endpoint {
             let drained = event.is_drained();
             if let Some(event) = self.inner.handle_event(conn.quinn, event) {
                 conn.inner.handle_event(event);
-                conn.touched(&mut self.queues);
+                // New connection ids: something to send, no event. An event here would come after the caller has
+                // polled them all.
+                conn.wants_transmit(&mut self.queues);
             }
             if drained {
                 conn.drained = true;
@@ -445,7 +455,12 @@ impl Endpoint {
     /// The next bytes of a stream in active mode.
     fn push_data(&mut self, handle: ConnectionHandle, stream: StreamId) -> Option<Event> {
         let mut conn = self.connection(handle).ok()?;
+        let silent = conn.conn.silent;
         let mut borrowed = conn.stream(stream).ok()?;
+        if silent {
+            borrowed.conn.streams.get_mut(&stream)?.pushing = false;
+            return None;
+        }
         let chunk = borrowed.read_chunk(usize::MAX);
         let state = self.conns.get_mut(handle)?.streams.get_mut(&stream);
         let Ok(Some(data)) = chunk else {
@@ -530,6 +545,23 @@ impl fmt::Debug for Conn {
 fn segments(max: NonZeroUsize, datagram_size: u16) -> usize {
     let fit = 65_507 / usize::from(datagram_size.max(1));
     max.get().min(64).min(fit).max(1)
+}
+
+/// quinn-proto counts from the start of the buffer and wants it empty.
+fn transmit_to_end(
+    inner: &mut quinn_proto::Connection,
+    now: Instant,
+    segments: usize,
+    buf: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
+) -> Option<quinn_proto::Transmit> {
+    if buf.is_empty() {
+        return inner.poll_transmit(now, segments, buf);
+    }
+    scratch.clear();
+    let transmit = inner.poll_transmit(now, segments, scratch);
+    buf.extend_from_slice(scratch);
+    transmit
 }
 
 fn from_quinn(transmit: &quinn_proto::Transmit) -> Transmit {

@@ -24,6 +24,14 @@ pub enum Event {
         /// Whether the address is known to be the sender's own (it answered a Retry, or showed a token).
         validated: bool,
     },
+    /// An incoming connection ended before it became one: its first message was bad, or it offers no protocol of ours (TLS
+    /// alert 120). The peer was told.
+    IncomingFailed {
+        /// Where it came from.
+        remote: SocketAddr,
+        /// What was wrong.
+        reason: CloseReason,
+    },
     /// The handshake is complete.
     Connected {
         /// The connection.
@@ -161,10 +169,11 @@ pub enum Event {
 }
 
 impl Event {
-    /// The connection that the event is about; `None` for [`Event::Incoming`].
+    /// The connection that the event is about; `None` for [`Event::Incoming`] and
+    /// [`Event::IncomingFailed`].
     pub fn connection(&self) -> Option<ConnectionHandle> {
         match *self {
-            Self::Incoming { .. } => None,
+            Self::Incoming { .. } | Self::IncomingFailed { .. } => None,
             Self::Connected { conn, .. }
             | Self::Closed { conn, .. }
             | Self::PathChanged { conn, .. }

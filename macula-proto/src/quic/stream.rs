@@ -385,7 +385,9 @@ impl Stream<'_> {
         };
         if let Some((half, event)) = ended {
             state.recv = half;
-            self.queues.events.push_back(event);
+            if !conn.silent {
+                self.queues.events.push_back(event);
+            }
             conn.reap(self.id, self.queues);
         }
         if should_transmit {
