@@ -48,6 +48,13 @@ pub struct RelayClientConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub(super) u64);
 
+impl ClientId {
+    /// The number of the node, counted from 0.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
 /// Why a node cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientConfigError {
