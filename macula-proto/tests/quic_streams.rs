@@ -133,3 +133,111 @@ fn what_arrived_stays_readable_while_the_connection_is_held() {
     world.server().release(s);
     world.run_to_rest();
 }
+
+// ----- ends --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_finished_stream_is_finished_at_one_end_and_delivered_at_the_other() {
+    for dir in [Dir::Bi, Dir::Uni] {
+        let (mut world, c, s) = World::connected();
+        let data = pattern(100_000);
+        let stream = open(&mut world, c, dir, &data);
+        let mut conn = world.client().connection(c).unwrap();
+        let mut borrowed = conn.stream(stream).unwrap();
+        borrowed.finish().unwrap();
+        assert!(borrowed.finish().is_err());
+        assert_eq!(borrowed.write(b"more"), Err(WriteError::Closed));
+        assert!(borrowed.enqueue(Bytes::from_static(b"more")).is_err());
+        world.run_for(secs(1));
+        assert_eq!(world.take(SERVER), [], "the owner was told by StreamOpened");
+        assert_eq!(world.read(SERVER, s, stream), (data, Ok(())));
+        world.drain();
+        assert_eq!(world.take(SERVER), [Event::Finished { conn: s, stream }]);
+        assert_eq!(world.take(CLIENT), [Event::Delivered { conn: c, stream }]);
+        let gone = world.client().connection(c).unwrap().stream(stream).is_err();
+        assert_eq!(gone, dir == Dir::Uni, "a stream that is over is forgotten");
+        if dir == Dir::Bi {
+            let mut conn = world.server().connection(s).unwrap();
+            conn.stream(stream).unwrap().write(b"answer").unwrap();
+            conn.stream(stream).unwrap().finish().unwrap();
+            world.run_for(secs(1));
+            assert_eq!(world.read(CLIENT, c, stream), (b"answer".to_vec(), Ok(())));
+            world.run_for(secs(1));
+            assert_eq!(world.client().connection(c).unwrap().stats().streams_open, 0);
+        }
+        assert_eq!(world.server().connection(s).unwrap().stats().streams_open, 0);
+    }
+}
+
+#[test]
+fn a_reset_is_told_with_its_code() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Bi, b"abc");
+    let mut conn = world.client().connection(c).unwrap();
+    conn.stream(stream).unwrap().reset(CODE).unwrap();
+    assert!(conn.stream(stream).unwrap().reset(CODE).is_err());
+    assert!(conn.stream(stream).unwrap().finish().is_err());
+    assert_eq!(conn.stream(stream).unwrap().write(b"x"), Err(WriteError::Closed));
+    world.run_for(ms(100));
+    let reset = Event::Reset {
+        conn: s,
+        stream,
+        code: CODE,
+    };
+    assert_eq!(world.take(SERVER), [reset]);
+    assert_eq!(world.read(SERVER, s, stream), (Vec::new(), Err(ReadError::Reset(CODE))));
+    world.drain();
+    assert_eq!(world.take(SERVER), []);
+    // The other direction lives.
+    let mut conn = world.server().connection(s).unwrap();
+    conn.stream(stream).unwrap().write(b"def").unwrap();
+    world.run_for(ms(100));
+    assert_eq!(world.read(CLIENT, c, stream).0, b"def");
+}
+
+#[test]
+fn halves_that_do_not_exist_are_errors_not_panics() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Uni, b"abc");
+    let mut conn = world.client().connection(c).unwrap();
+    let mut sender = conn.stream(stream).unwrap();
+    assert_eq!(sender.read_chunk(10), Err(ReadError::Closed));
+    assert!(sender.stop(CODE).is_err());
+    sender.set_active(Active::Always);
+    sender.unread(Bytes::new());
+    let mut conn = world.server().connection(s).unwrap();
+    let mut receiver = conn.stream(stream).unwrap();
+    assert_eq!(receiver.write(b"x"), Err(WriteError::Closed));
+    assert!(receiver.enqueue(Bytes::from_static(b"x")).is_err());
+    assert!(receiver.finish().is_err() && receiver.reset(CODE).is_err());
+    assert!(receiver.set_priority(1).is_err() && receiver.priority().is_err());
+    assert!(conn.stream(StreamId::new(1 << 40).unwrap()).is_err());
+    world.run_for(ms(100));
+    assert_eq!(streams(&world.take(CLIENT)).len(), 0);
+}
+
+#[test]
+fn a_held_stream_stays_until_it_is_released() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Uni, b"abc");
+    world.server().connection(s).unwrap().stream(stream).unwrap().hold();
+    world
+        .client()
+        .connection(c)
+        .unwrap()
+        .stream(stream)
+        .unwrap()
+        .finish()
+        .unwrap();
+    world.run_for(ms(100));
+    assert_eq!(world.read(SERVER, s, stream).0, b"abc");
+    world.run_for(ms(100));
+    let mut conn = world.server().connection(s).unwrap();
+    let mut borrowed = conn.stream(stream).unwrap();
+    assert_eq!(borrowed.read_chunk(1), Ok(None));
+    assert_eq!(borrowed.stats().bytes_read, 3);
+    borrowed.release();
+    world.drain();
+    assert!(world.server().connection(s).unwrap().stream(stream).is_err());
+}
+
