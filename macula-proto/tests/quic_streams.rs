@@ -196,6 +196,54 @@ fn a_reset_is_told_with_its_code() {
 }
 
 #[test]
+fn a_reset_after_the_finish_still_abandons_what_is_not_delivered() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Uni, b"abc");
+    let mut conn = world.client().connection(c).unwrap();
+    let mut borrowed = conn.stream(stream).unwrap();
+    borrowed.finish().unwrap();
+    borrowed.reset(CODE).unwrap();
+    world.run_for(ms(100));
+    assert_eq!(world.take(CLIENT), [], "neither delivered nor anything else");
+    let reset = Event::Reset {
+        conn: s,
+        stream,
+        code: CODE,
+    };
+    assert_eq!(world.take(SERVER), [reset]);
+}
+
+#[test]
+fn a_stop_is_told_with_its_code_and_answered_by_a_reset() {
+    for dir in [Dir::Bi, Dir::Uni] {
+        let (mut world, c, s) = World::connected();
+        let stream = open(&mut world, c, dir, b"abc");
+        let mut conn = world.server().connection(s).unwrap();
+        let mut borrowed = conn.stream(stream).unwrap();
+        borrowed.stop(CODE).unwrap();
+        assert!(borrowed.stop(CODE).is_err());
+        assert_eq!(borrowed.read_chunk(1), Err(ReadError::Closed));
+        world.run_for(ms(100));
+        let stopped = Event::Stopped {
+            conn: c,
+            stream,
+            code: CODE,
+        };
+        assert_eq!(world.take(CLIENT), [stopped]);
+        assert_eq!(world.take(SERVER), [], "who stopped wants to hear no more");
+        if let Ok(mut borrowed) = world.client().connection(c).unwrap().stream(stream) {
+            assert_eq!(borrowed.write(b"x"), Err(WriteError::Stopped(CODE)));
+            assert!(borrowed.finish().is_err() && borrowed.reset(CODE).is_err());
+            assert!(borrowed.set_priority(1).is_err());
+        } else {
+            assert_eq!(dir, Dir::Uni);
+        }
+        let open = world.server().connection(s).unwrap().stats().streams_open;
+        assert_eq!(open, u64::from(dir == Dir::Bi));
+    }
+}
+
+#[test]
 fn halves_that_do_not_exist_are_errors_not_panics() {
     let (mut world, c, s) = World::connected();
     let stream = open(&mut world, c, Dir::Uni, b"abc");
@@ -241,3 +289,43 @@ fn a_held_stream_stays_until_it_is_released() {
     assert!(world.server().connection(s).unwrap().stream(stream).is_err());
 }
 
+// ----- opening and accepting ---------------------------------------------------------------------------------------
+
+#[test]
+fn streams_are_available_only_to_who_asked() {
+    let (mut world, c, s) = World::connected_with(&transport(|_| {}), &transport(|t| t.max_bidi_streams = 2));
+    let first = open(&mut world, c, Dir::Bi, b"a");
+    let second = open(&mut world, c, Dir::Bi, b"b");
+    world.run_for(ms(100));
+    assert_eq!(world.client().connection(c).unwrap().open(Dir::Bi), Err(OpenError::Blocked));
+    assert_eq!(world.client().connection(c).unwrap().open(Dir::Bi), Err(OpenError::Blocked));
+    let end = |world: &mut World, stream| {
+        for (node, conn) in [(CLIENT, c), (SERVER, s)] {
+            let mut conn = world.nodes[node].ep.connection(conn).unwrap();
+            conn.stream(stream).unwrap().abort(CODE);
+        }
+        world.run_for(ms(100));
+    };
+    end(&mut world, first);
+    let available = |event: &Event| matches!(event, Event::StreamsAvailable { dir: Dir::Bi, .. });
+    assert_eq!(world.take(CLIENT).iter().filter(|e| available(e)).count(), 1);
+    world.client().connection(c).unwrap().open(Dir::Bi).unwrap();
+    end(&mut world, second);
+    assert_eq!(world.take(CLIENT).iter().filter(|e| available(e)).count(), 0);
+}
+
+#[test]
+fn streams_asked_for_before_the_handshake_are_available_after_it() {
+    let mut world = World::pair();
+    let config = world.dial_config(SERVER);
+    let c = world.dial(&config);
+    for dir in [Dir::Bi, Dir::Uni] {
+        assert_eq!(world.client().connection(c).unwrap().open(dir), Err(OpenError::Blocked));
+    }
+    world.run_for(ms(100));
+    let events = world.take(CLIENT);
+    let available = |dir| Event::StreamsAvailable { conn: c, dir };
+    assert!(matches!(events[0], Event::Connected { .. }));
+    assert_eq!(events[1..], [available(Dir::Bi), available(Dir::Uni)]);
+    world.client().connection(c).unwrap().open(Dir::Bi).unwrap();
+}

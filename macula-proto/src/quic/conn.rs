@@ -62,6 +62,8 @@ pub(super) struct Conn {
     pub(super) accept: [Accept; 2],
     /// The owner was told of streams to accept, and has not found the queue empty since.
     pub(super) waiting: [bool; 2],
+    /// The owner could not open a stream and waits for `StreamsAvailable`.
+    pub(super) open_blocked: [bool; 2],
     pub(super) max_streams: [u64; 2],
     pub(super) streams: BTreeMap<StreamId, StreamState>,
     pub(super) opened: u64,
@@ -93,6 +95,7 @@ impl Conn {
             in_poll: false,
             accept: [Accept::All; 2],
             waiting: [false; 2],
+            open_blocked: [false; 2],
             max_streams,
             streams: BTreeMap::new(),
             opened: 0,
@@ -216,10 +219,7 @@ impl Conn {
             E::Connected => self.on_connected(queues),
             E::ConnectionLost { reason } => self.end(CloseReason::from_quinn(reason), queues),
             E::Stream(S::Opened { dir }) => self.on_opened(dir.into(), queues),
-            E::Stream(S::Available { dir }) => queues.events.push_back(Event::StreamsAvailable {
-                conn: self.handle,
-                dir: dir.into(),
-            }),
+            E::Stream(S::Available { dir }) => self.on_available(dir.into(), queues),
             E::Stream(S::Readable { id }) => self.on_readable(StreamId::from_quinn(id), queues),
             E::Stream(S::Writable { id }) => self.on_writable(StreamId::from_quinn(id), queues),
             E::Stream(S::Finished { id }) => self.on_delivered(StreamId::from_quinn(id), queues),
@@ -243,6 +243,17 @@ impl Conn {
             alpn: self.alpn(),
             remote: self.remote,
         });
+        // The first allowance came with the handshake.
+        self.on_available(Dir::Bi, queues);
+        self.on_available(Dir::Uni, queues);
+    }
+
+    fn on_available(&mut self, dir: Dir, queues: &mut Queues) {
+        if std::mem::take(&mut self.open_blocked[dir as usize]) {
+            queues
+                .events
+                .push_back(Event::StreamsAvailable { conn: self.handle, dir });
+        }
     }
 
     fn on_opened(&mut self, dir: Dir, queues: &mut Queues) {

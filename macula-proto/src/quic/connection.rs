@@ -100,7 +100,10 @@ impl Connection<'_> {
         if self.conn.closed {
             return Err(OpenError::ConnectionLost);
         }
-        let id = self.conn.inner.streams().open(dir.into()).ok_or(OpenError::Blocked)?;
+        let Some(id) = self.conn.inner.streams().open(dir.into()) else {
+            self.conn.open_blocked[dir as usize] = true;
+            return Err(OpenError::Blocked);
+        };
         let id = StreamId::from_quinn(id);
         let mut state = StreamState::new(id, self.conn.side);
         state.readable = false;
