@@ -244,6 +244,40 @@ fn a_stop_is_told_with_its_code_and_answered_by_a_reset() {
 }
 
 #[test]
+fn the_stop_of_a_stream_that_waits_to_be_accepted_is_not_lost() {
+    let (mut world, c, s) = World::connected();
+    world
+        .server()
+        .connection(s)
+        .unwrap()
+        .set_accept(Dir::Bi, Accept::OnDemand);
+    let mut conn = world.client().connection(c).unwrap();
+    let stream = conn.open(Dir::Bi).unwrap();
+    conn.stream(stream).unwrap().write(b"abc").unwrap();
+    world.run_for(ms(100));
+    let mut conn = world.client().connection(c).unwrap();
+    conn.stream(stream).unwrap().stop(CODE).unwrap();
+    world.run_for(ms(100));
+    world.take(SERVER);
+    assert_eq!(world.server().connection(s).unwrap().accept(Dir::Bi), Some(stream));
+    world.drain();
+    let stopped = Event::Stopped {
+        conn: s,
+        stream,
+        code: CODE,
+    };
+    assert_eq!(world.take(SERVER), [stopped]);
+    assert_eq!(world.read(SERVER, s, stream).0, b"abc");
+    let mut conn = world.server().connection(s).unwrap();
+    assert_eq!(conn.stream(stream).unwrap().write(b"x"), Err(WriteError::Stopped(CODE)));
+    // The peer sees the reset that answers, so its flow control stays right.
+    let mut conn = world.client().connection(c).unwrap();
+    conn.stream(stream).unwrap().finish().unwrap();
+    world.run_for(ms(100));
+    assert_eq!(world.client().connection(c).unwrap().stats().streams_open, 0);
+}
+
+#[test]
 fn halves_that_do_not_exist_are_errors_not_panics() {
     let (mut world, c, s) = World::connected();
     let stream = open(&mut world, c, Dir::Uni, b"abc");
@@ -297,8 +331,14 @@ fn streams_are_available_only_to_who_asked() {
     let first = open(&mut world, c, Dir::Bi, b"a");
     let second = open(&mut world, c, Dir::Bi, b"b");
     world.run_for(ms(100));
-    assert_eq!(world.client().connection(c).unwrap().open(Dir::Bi), Err(OpenError::Blocked));
-    assert_eq!(world.client().connection(c).unwrap().open(Dir::Bi), Err(OpenError::Blocked));
+    assert_eq!(
+        world.client().connection(c).unwrap().open(Dir::Bi),
+        Err(OpenError::Blocked)
+    );
+    assert_eq!(
+        world.client().connection(c).unwrap().open(Dir::Bi),
+        Err(OpenError::Blocked)
+    );
     let end = |world: &mut World, stream| {
         for (node, conn) in [(CLIENT, c), (SERVER, s)] {
             let mut conn = world.nodes[node].ep.connection(conn).unwrap();
@@ -328,4 +368,37 @@ fn streams_asked_for_before_the_handshake_are_available_after_it() {
     assert!(matches!(events[0], Event::Connected { .. }));
     assert_eq!(events[1..], [available(Dir::Bi), available(Dir::Uni)]);
     world.client().connection(c).unwrap().open(Dir::Bi).unwrap();
+}
+
+#[test]
+fn streams_wait_for_their_owner() {
+    for dir in [Dir::Bi, Dir::Uni] {
+        let (mut world, c, s) = World::connected();
+        world.server().connection(s).unwrap().set_accept(dir, Accept::OnDemand);
+        let write = |world: &mut World| {
+            let mut conn = world.client().connection(c).unwrap();
+            let stream = conn.open(dir).unwrap();
+            conn.stream(stream).unwrap().write(b"abc").unwrap();
+            world.run_for(ms(50));
+            stream
+        };
+        let waiting = Event::StreamsWaiting { conn: s, dir };
+        let first = write(&mut world);
+        assert_eq!(world.take(SERVER), [waiting.clone()]);
+        let second = write(&mut world);
+        assert_eq!(world.take(SERVER), [], "told once");
+        assert!(world.server().connection(s).unwrap().stream(first).is_err());
+        let mut conn = world.server().connection(s).unwrap();
+        assert_eq!(conn.accept(dir), Some(first));
+        assert_eq!(conn.accept(dir), Some(second));
+        assert_eq!(conn.accept(dir), None);
+        assert_eq!(world.read(SERVER, s, first).0, b"abc");
+        let third = write(&mut world);
+        assert_eq!(world.take(SERVER), [waiting], "and again");
+        world.server().connection(s).unwrap().set_accept(dir, Accept::All);
+        world.drain();
+        let opened = Event::StreamOpened { conn: s, stream: third };
+        assert_eq!(world.take(SERVER), [opened], "those that wait are accepted too");
+        assert_eq!(world.server().connection(s).unwrap().stats().streams_accepted, 3);
+    }
 }

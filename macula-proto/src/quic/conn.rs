@@ -205,6 +205,15 @@ impl Conn {
         Some(id)
     }
 
+    /// Tells of a stop that came while the stream waited to be accepted.
+    pub(super) fn tell_stopped(&mut self, id: StreamId, queues: &mut Queues) {
+        if id.dir() == Dir::Bi
+            && let Ok(Some(code)) = self.inner.send_stream(id.to_quinn()).stopped()
+        {
+            self.on_stopped(id, code, queues);
+        }
+    }
+
     /// Forgets a stream that is over.
     pub(super) fn reap(&mut self, id: StreamId) {
         if self.streams.get(&id).is_some_and(StreamState::is_over) {
@@ -256,7 +265,8 @@ impl Conn {
         }
     }
 
-    fn on_opened(&mut self, dir: Dir, queues: &mut Queues) {
+    /// Accepts what the peer opened, or says that something waits.
+    pub(super) fn on_opened(&mut self, dir: Dir, queues: &mut Queues) {
         match self.accept[dir as usize] {
             Accept::All => {
                 while let Some(stream) = self.accept_stream(dir) {
@@ -264,6 +274,7 @@ impl Conn {
                         conn: self.handle,
                         stream,
                     });
+                    self.tell_stopped(stream, queues);
                 }
             }
             Accept::OnDemand => {

@@ -114,12 +114,17 @@ impl Connection<'_> {
 
     /// Takes the next stream that the peer opened, if one waits. Only with [`Accept::OnDemand`].
     pub fn accept(&mut self, dir: Dir) -> Option<StreamId> {
-        self.conn.accept_stream(dir)
+        let stream = self.conn.accept_stream(dir)?;
+        self.conn.tell_stopped(stream, self.queues);
+        Some(stream)
     }
 
-    /// Says who accepts streams that the peer opens.
+    /// Says who accepts streams that the peer opens. With [`Accept::All`] those that wait already are accepted now.
     pub fn set_accept(&mut self, dir: Dir, accept: Accept) {
         self.conn.accept[dir as usize] = accept;
+        if accept == Accept::All && self.conn.waiting[dir as usize] {
+            self.conn.on_opened(dir, self.queues);
+        }
     }
 
     /// Changes how many streams the peer may have open at once.

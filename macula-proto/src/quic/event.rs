@@ -64,15 +64,16 @@ pub enum Event {
         /// The connection.
         conn: ConnectionHandle,
     },
-    /// The peer opened a stream and it was accepted. It may have bytes already.
+    /// The peer opened a stream and it was accepted. It may have bytes already, for which no [`Event::Readable`] comes before
+    /// a read has found it empty. With early data this can come before [`Event::Connected`].
     StreamOpened {
         /// The connection.
         conn: ConnectionHandle,
         /// The stream.
         stream: StreamId,
     },
-    /// The peer opened at least one stream that waits for [`accept`](super::Connection::accept). Only with
-    /// [`Accept::OnDemand`](super::Accept::OnDemand).
+    /// The peer opened at least one stream that waits for [`accept`](super::Connection::accept). Given once; it comes again
+    /// after `accept` has answered `None`. Only with [`Accept::OnDemand`](super::Accept::OnDemand).
     StreamsWaiting {
         /// The connection.
         conn: ConnectionHandle,
