@@ -278,6 +278,30 @@ fn the_stop_of_a_stream_that_waits_to_be_accepted_is_not_lost() {
 }
 
 #[test]
+fn an_abort_ends_both_halves() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Bi, b"abc");
+    let mut conn = world.client().connection(c).unwrap();
+    conn.stream(stream).unwrap().abort(CODE);
+    conn.stream(stream).unwrap().abort(CODE);
+    world.run_for(ms(100));
+    let mut events = world.take(SERVER);
+    events.sort_by_key(|event| matches!(event, Event::Stopped { .. }));
+    let (conn, code) = (s, CODE);
+    assert_eq!(
+        events,
+        [
+            Event::Reset { conn, stream, code },
+            Event::Stopped { conn, stream, code }
+        ]
+    );
+    assert_eq!(world.take(CLIENT), []);
+    for (node, conn) in [(CLIENT, c), (SERVER, s)] {
+        assert_eq!(world.nodes[node].ep.connection(conn).unwrap().stats().streams_open, 0);
+    }
+}
+
+#[test]
 fn halves_that_do_not_exist_are_errors_not_panics() {
     let (mut world, c, s) = World::connected();
     let stream = open(&mut world, c, Dir::Uni, b"abc");
@@ -321,6 +345,38 @@ fn a_held_stream_stays_until_it_is_released() {
     borrowed.release();
     world.drain();
     assert!(world.server().connection(s).unwrap().stream(stream).is_err());
+}
+
+#[test]
+fn the_last_event_of_a_stream_still_knows_its_owner() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Uni, b"abc");
+    let mut conn = world.server().connection(s).unwrap();
+    conn.set_owner(Owner(1));
+    conn.stream(stream).unwrap().set_owner(Owner(2));
+    conn.stream(stream).unwrap().set_active(Active::Always);
+    let mut conn = world.client().connection(c).unwrap();
+    conn.set_owner(Owner(3));
+    conn.stream(stream).unwrap().set_owner(Owner(4));
+    conn.stream(stream).unwrap().finish().unwrap();
+    let mut owners = [Vec::new(), Vec::new()];
+    let limit = world.now.mono + secs(1);
+    // Polled here, not by the world, to ask for the owner of each event as a driver does.
+    for _ in 0..20 {
+        for node in [CLIENT, SERVER] {
+            let endpoint = &mut world.nodes[node].ep;
+            while let Some(event) = endpoint.poll_event() {
+                owners[node].push((endpoint.owner_of(&event).unwrap(), event));
+            }
+        }
+        world.step_polled(limit);
+    }
+    let finished = (Owner(2), Event::Finished { conn: s, stream });
+    assert_eq!(owners[SERVER].pop(), Some(finished));
+    assert_eq!(owners[CLIENT], [(Owner(4), Event::Delivered { conn: c, stream })]);
+    for (node, conn) in [(CLIENT, c), (SERVER, s)] {
+        assert_eq!(world.nodes[node].ep.connection(conn).unwrap().stats().streams_open, 0);
+    }
 }
 
 // ----- opening and accepting ---------------------------------------------------------------------------------------
@@ -401,4 +457,40 @@ fn streams_wait_for_their_owner() {
         assert_eq!(world.take(SERVER), [opened], "those that wait are accepted too");
         assert_eq!(world.server().connection(s).unwrap().stats().streams_accepted, 3);
     }
+}
+
+#[test]
+fn bytes_given_back_after_the_end_was_read_are_read_again() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Uni, b"prefix and rest");
+    world
+        .client()
+        .connection(c)
+        .unwrap()
+        .stream(stream)
+        .unwrap()
+        .finish()
+        .unwrap();
+    world.run_for(ms(100));
+    let mut conn = world.server().connection(s).unwrap();
+    let mut borrowed = conn.stream(stream).unwrap();
+    let mut all = bytes::BytesMut::new();
+    assert_eq!(borrowed.read_into(&mut all, 100), Ok(15));
+    assert_eq!(borrowed.read_into(&mut all, 100), Ok(0), "the end");
+    borrowed.unread(all.split_off(6).freeze());
+    borrowed.unread(Bytes::from_static(b"-"));
+    borrowed.set_owner(Owner(9));
+    world.run_for(ms(100));
+    let mut conn = world.server().connection(s).unwrap();
+    let mut borrowed = conn.stream(stream).unwrap();
+    assert_eq!(borrowed.stats().bytes_read, 5);
+    let mut out = [0; 4];
+    assert_eq!(borrowed.read(&mut out), Ok(4));
+    assert_eq!(&out, b"- an");
+    assert_eq!(world.read(SERVER, s, stream), (b"d rest".to_vec(), Ok(())));
+    world.drain();
+    assert!(
+        world.server().connection(s).unwrap().stream(stream).is_err(),
+        "then it is over"
+    );
 }

@@ -25,6 +25,8 @@ pub(super) struct Queues {
     pub(super) poll: VecDeque<ConnectionHandle>,
     /// Streams in active mode that may have bytes.
     pub(super) push: VecDeque<(ConnectionHandle, StreamId)>,
+    /// Streams to forget once their last events were polled, and the owners of these asked for.
+    pub(super) over: Vec<(ConnectionHandle, StreamId)>,
     /// End events: given when nothing else is left, so that each is the last of its connection.
     pub(super) ended: VecDeque<Event>,
 }
@@ -214,8 +216,14 @@ impl Conn {
         }
     }
 
-    /// Forgets a stream that is over.
-    pub(super) fn reap(&mut self, id: StreamId) {
+    /// Has a stream forgotten if it is over.
+    pub(super) fn reap(&mut self, id: StreamId, queues: &mut Queues) {
+        if self.streams.get(&id).is_some_and(StreamState::is_over) {
+            queues.over.push((self.handle, id));
+        }
+    }
+
+    pub(super) fn forget_stream(&mut self, id: StreamId) {
         if self.streams.get(&id).is_some_and(StreamState::is_over) {
             self.streams.remove(&id);
         }
@@ -315,7 +323,7 @@ impl Conn {
                 stream: id,
                 code,
             });
-            self.reap(id);
+            self.reap(id, queues);
             self.wants_transmit(queues);
             return;
         }
@@ -351,7 +359,7 @@ impl Conn {
                 stream: id,
             });
         }
-        self.reap(id);
+        self.reap(id, queues);
     }
 
     /// The peer stopped the stream: it is reset with the peer's own code, as RFC 9000 §3.5 asks for.
@@ -369,7 +377,7 @@ impl Conn {
             stream: id,
             code: code_from(code),
         });
-        self.reap(id);
+        self.reap(id, queues);
         self.wants_transmit(queues);
     }
 

@@ -233,6 +233,9 @@ impl Endpoint {
 
     /// The next event. Poll until it answers `None`, after any input.
     pub fn poll_event(&mut self) -> Option<Event> {
+        if self.queues.events.is_empty() {
+            self.forget_streams();
+        }
         loop {
             if let Some(event) = self.queues.events.pop_front() {
                 self.count_event(&event);
@@ -258,6 +261,7 @@ impl Endpoint {
                 }
                 return Some(event);
             }
+            self.forget_streams();
             self.forget_over();
             return None;
         }
@@ -353,7 +357,8 @@ impl Endpoint {
         }
     }
 
-    /// Whose event this is: the owner of its stream, or else of its connection.
+    /// Whose event this is: the owner of its stream, or else of its connection. To be asked before the next event is polled,
+    /// which may forget the stream.
     pub fn owner_of(&self, event: &Event) -> Option<Owner> {
         let conn = self.conns.get(event.connection()?)?;
         let stream: Option<StreamId> = event.stream();
@@ -485,6 +490,14 @@ impl Endpoint {
             stream,
             data,
         })
+    }
+
+    fn forget_streams(&mut self) {
+        for (handle, stream) in self.queues.over.drain(..) {
+            if let Some(conn) = self.conns.get_mut(handle) {
+                conn.forget_stream(stream);
+            }
+        }
     }
 
     fn forget_over(&mut self) {

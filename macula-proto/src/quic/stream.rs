@@ -312,7 +312,7 @@ impl Stream<'_> {
         if let Some(state) = self.conn.streams.get_mut(&self.id) {
             state.held = false;
         }
-        self.conn.reap(self.id);
+        self.conn.reap(self.id, self.queues);
     }
 
     // ----- inside --------------------------------------------------------------------------------------------------
@@ -321,10 +321,14 @@ impl Stream<'_> {
         let state = self.conn.streams.get_mut(&self.id)?;
         let front = state.unread.front_mut()?;
         let bytes = front.split_to(max.min(front.len()));
-        if front.is_empty() {
+        let emptied = front.is_empty();
+        if emptied {
             state.unread.pop_front();
         }
         state.stats.bytes_read += bytes.len() as u64;
+        if emptied {
+            self.conn.reap(self.id, self.queues);
+        }
         Some(bytes)
     }
 
@@ -388,7 +392,7 @@ impl Stream<'_> {
             if !conn.silent {
                 self.queues.events.push_back(event);
             }
-            conn.reap(self.id);
+            conn.reap(self.id, self.queues);
         }
         if should_transmit {
             conn.wants_transmit(self.queues);
@@ -438,7 +442,7 @@ impl Stream<'_> {
     }
 
     fn after(&mut self) {
-        self.conn.reap(self.id);
+        self.conn.reap(self.id, self.queues);
         self.conn.touched(self.queues);
     }
 }
