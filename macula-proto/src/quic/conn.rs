@@ -327,11 +327,17 @@ impl Conn {
             self.wants_transmit(queues);
             return;
         }
+        self.announce(id, queues);
+    }
+
+    /// Has bytes that are there pushed, or tells the owner of them.
+    pub(super) fn announce(&mut self, id: StreamId, queues: &mut Queues) {
+        let Some(state) = self.streams.get_mut(&id) else { return };
         if !state.active.is_passive() {
             if !std::mem::replace(&mut state.pushing, true) {
                 queues.push.push_back((self.handle, id));
             }
-        } else if !std::mem::replace(&mut state.readable, true) {
+        } else if !self.silent && !std::mem::replace(&mut state.readable, true) {
             queues.events.push_back(Event::Readable {
                 conn: self.handle,
                 stream: id,

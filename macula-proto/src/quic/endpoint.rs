@@ -463,11 +463,22 @@ impl Endpoint {
         let mut conn = self.connection(handle).ok()?;
         let silent = conn.conn.silent;
         let mut borrowed = conn.stream(stream).ok()?;
+        let state = borrowed.conn.streams.get_mut(&stream)?;
+        let passive = state.active.is_passive();
+        if silent || passive {
+            state.pushing = false;
+        }
         if silent {
-            borrowed.conn.streams.get_mut(&stream)?.pushing = false;
             return None;
         }
         let chunk = borrowed.read_chunk(usize::MAX);
+        if passive {
+            // Made passive meanwhile: its owner hears of what there is.
+            if let Ok(Some(bytes)) = chunk {
+                borrowed.unread(bytes);
+            }
+            return None;
+        }
         let state = self.conns.get_mut(handle)?.streams.get_mut(&stream);
         let Ok(Some(data)) = chunk else {
             if let Some(state) = state {

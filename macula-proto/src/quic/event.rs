@@ -87,8 +87,9 @@ pub enum Event {
         /// Which direction can be opened.
         dir: Dir,
     },
-    /// A stream in passive mode has something to read: bytes, its end, or a reset. Given once; it comes again after a read
-    /// that answered [`ReadError::Blocked`](super::ReadError::Blocked).
+    /// A stream in passive mode has something to read: bytes, its end, or a reset. Given once; it comes again after a read has
+    /// found the stream empty, that is, answered [`ReadError::Blocked`](super::ReadError::Blocked) or fewer bytes than were
+    /// asked for. It may come for bytes behind a gap, which cannot be read yet.
     Readable {
         /// The connection.
         conn: ConnectionHandle,
@@ -104,7 +105,8 @@ pub enum Event {
         /// The bytes.
         data: Bytes,
     },
-    /// A stream in active mode used up its allowance and is passive now.
+    /// A stream in active mode used up its allowance and is passive now. There may be more to read, for which no
+    /// [`Event::Readable`] comes before a read has found the stream empty.
     Passive {
         /// The connection.
         conn: ConnectionHandle,
