@@ -371,9 +371,16 @@ fn the_last_event_of_a_stream_still_knows_its_owner() {
         }
         world.step_polled(limit);
     }
-    let finished = (Owner(2), Event::Finished { conn: s, stream });
-    assert_eq!(owners[SERVER].pop(), Some(finished));
-    assert_eq!(owners[CLIENT], [(Owner(4), Event::Delivered { conn: c, stream })]);
+    let last = [
+        (Owner(2), Event::Finished { conn: s, stream }),
+        (Owner(2), Event::Over { conn: s, stream }),
+    ];
+    assert_eq!(owners[SERVER][owners[SERVER].len() - 2..], last);
+    let last = [
+        (Owner(4), Event::Delivered { conn: c, stream }),
+        (Owner(4), Event::Over { conn: c, stream }),
+    ];
+    assert_eq!(owners[CLIENT], last);
     for (node, conn) in [(CLIENT, c), (SERVER, s)] {
         assert_eq!(world.nodes[node].ep.connection(conn).unwrap().stats().streams_open, 0);
     }

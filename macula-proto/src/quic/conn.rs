@@ -27,6 +27,8 @@ pub(super) struct Queues {
     pub(super) push: VecDeque<(ConnectionHandle, StreamId)>,
     /// Streams to forget once their last events were polled, and the owners of these asked for.
     pub(super) over: Vec<(ConnectionHandle, StreamId)>,
+    /// Streams to forget: their last event was given.
+    pub(super) gone: Vec<(ConnectionHandle, StreamId)>,
     /// End events: given when nothing else is left, so that each is the last of its connection.
     pub(super) ended: VecDeque<Event>,
 }
@@ -37,6 +39,7 @@ impl Queues {
             && self.transmit.is_empty()
             && self.poll.is_empty()
             && self.push.is_empty()
+            && self.over.is_empty()
             && self.ended.is_empty()
     }
 }
@@ -216,16 +219,20 @@ impl Conn {
         }
     }
 
-    /// Has a stream forgotten if it is over.
+    /// Has a stream told over, and then forgotten, as soon as everything before was polled.
     pub(super) fn reap(&mut self, id: StreamId, queues: &mut Queues) {
         if self.streams.get(&id).is_some_and(StreamState::is_over) {
             queues.over.push((self.handle, id));
         }
     }
 
-    pub(super) fn forget_stream(&mut self, id: StreamId, queues: &mut Queues) {
-        if self.streams.get(&id).is_some_and(StreamState::is_over) {
-            self.streams.remove(&id);
+    /// Gives the last event of a stream, unless something of it came back to be read.
+    pub(super) fn tell_over(&mut self, id: StreamId, queues: &mut Queues) {
+        if let Some(state) = self.streams.get_mut(&id)
+            && state.is_over()
+            && !std::mem::replace(&mut state.told_over, true)
+        {
+            queues.gone.push((self.handle, id));
             if !self.silent {
                 queues.events.push_back(Event::Over {
                     conn: self.handle,

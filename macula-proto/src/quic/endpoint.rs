@@ -201,14 +201,11 @@ impl Endpoint {
         self.expire_incoming(now);
     }
 
-    /// Writes the next datagrams, all to one receiver, into `buf`, which is cleared before; at most `max_datagrams` of
-    /// equal size.
+    /// Writes the next datagrams, all to one receiver, to the end of `buf`, at most `max_datagrams` of equal size.
     ///
     /// Poll until it answers `None`, after any input. An empty `buf` saves a copy.
     pub fn poll_transmit(&mut self, now: Now, max_datagrams: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.set_now(now);
-        // quinn-proto takes the length of the buffer for that of the datagrams.
-        buf.clear();
         if let Some((transmit, bytes)) = self.replies.pop_front() {
             buf.extend_from_slice(&bytes);
             self.count_sent(&transmit);
@@ -263,10 +260,10 @@ impl Endpoint {
                 }
                 return Some(event);
             }
-            self.forget_streams();
-            if !self.queues.events.is_empty() {
+            if self.tell_over() {
                 continue;
             }
+            self.forget_streams();
             self.forget_over();
             return None;
         }
@@ -508,14 +505,24 @@ impl Endpoint {
         })
     }
 
-    fn forget_streams(&mut self) {
+    /// Gives the last events of streams that are over; false when there are none.
+    fn tell_over(&mut self) -> bool {
         let mut over = std::mem::take(&mut self.queues.over);
         for (handle, stream) in over.drain(..) {
             if let Some(conn) = self.conns.get_mut(handle) {
-                conn.forget_stream(stream, &mut self.queues);
+                conn.tell_over(stream, &mut self.queues);
             }
         }
         self.queues.over = over;
+        !self.queues.events.is_empty()
+    }
+
+    fn forget_streams(&mut self) {
+        for (handle, stream) in self.queues.gone.drain(..) {
+            if let Some(conn) = self.conns.get_mut(handle) {
+                conn.streams.remove(&stream);
+            }
+        }
     }
 
     fn forget_over(&mut self) {

@@ -75,6 +75,8 @@ pub(super) struct StreamState {
     pub(super) write_blocked: bool,
     pub(super) recv: RecvHalf,
     pub(super) send: SendHalf,
+    /// The last event was given: the state goes as soon as it is polled.
+    pub(super) told_over: bool,
     /// Bytes given back by the owner; read before anything else.
     pub(super) unread: VecDeque<Bytes>,
     /// Fire-and-forget sends that wait for the transport.
@@ -103,6 +105,7 @@ impl StreamState {
             } else {
                 SendHalf::Closed
             },
+            told_over: false,
             unread: VecDeque::new(),
             queue: VecDeque::new(),
             stats: StreamStats::default(),
