@@ -48,6 +48,13 @@ pub struct RelayClientConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub(super) u64);
 
+impl ClientId {
+    /// The number of the node, counted from 0.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
 /// Why a node cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientConfigError {
@@ -170,10 +177,6 @@ impl ClientRole {
 
     pub(super) fn connection(&self) -> Option<ConnectionHandle> {
         self.link.as_ref().map(|link| link.conn)
-    }
-
-    pub(super) fn runs(&self, conn: ConnectionHandle) -> bool {
-        self.connection() == Some(conn)
     }
 
     pub(super) fn relay(&self, index: RelayIndex) -> Option<&RelayAddress> {
@@ -524,23 +527,26 @@ impl ClientRole {
         let Some(session) = &mut self.session else { return };
         let mut actions = Vec::new();
         session.handle(now, event, &mut actions);
+        let mut stalled = false;
         for action in actions {
-            self.session_action(quic, now, action, out);
+            stalled |= self.session_action(quic, now, action, out);
+        }
+        // Told once the whole list is carried out, so that messages leave in the order of their causes.
+        if stalled {
+            self.session_event(quic, now, session::Event::ControlStalled, out);
         }
     }
 
-    fn session_action(&mut self, quic: &mut quic::Endpoint, now: Now, action: session::Action, out: &mut Out) {
+    /// Carries out one action; true if too much waits to be sent.
+    fn session_action(&mut self, quic: &mut quic::Endpoint, now: Now, action: session::Action, out: &mut Out) -> bool {
         if let session::Action::RequestFailed { request, error } = action {
-            return out.push(ClientEvent::Failed { request, error });
+            out.push(ClientEvent::Failed { request, error });
+            return false;
         }
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = &mut self.link else { return false };
         match action {
             session::Action::SendControl(bytes) => {
-                if let Some(lane) = &mut link.lane
-                    && lane.send(quic, &bytes).is_err()
-                {
-                    self.session_event(quic, now, session::Event::ControlStalled, out);
-                }
+                return link.lane.as_mut().is_some_and(|lane| lane.send(quic, &bytes).is_err());
             }
             session::Action::RejectStream { stream, code } => {
                 if let Some(stream) = StreamId::new(stream.0) {
@@ -583,6 +589,7 @@ impl ClientRole {
             }
             session::Action::RequestFailed { .. } => {}
         }
+        false
     }
 }
 

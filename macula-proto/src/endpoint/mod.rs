@@ -17,10 +17,10 @@ mod relay;
 mod splice;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
     num::NonZeroUsize,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
@@ -30,6 +30,7 @@ pub use client::{ClientConfigError, ClientEvent, ClientId, RelayClientConfig};
 
 use crate::{
     Code, Limits, Now, Rng,
+    deadlines::Deadlines,
     quic::{self, ConfigError, ConnectionHandle, DatagramMeta, EndpointConfig, Side, StreamId, Transmit, alpn},
     tunnel::{
         Name,
@@ -53,10 +54,21 @@ pub struct Endpoint {
     quic: quic::Endpoint,
     rng: Rng,
     relay: Option<RelayRole>,
-    clients: BTreeMap<ClientId, ClientRole>,
+    clients: BTreeMap<ClientId, Client>,
     next_client: u64,
+    /// Which node runs a connection.
+    by_conn: HashMap<ConnectionHandle, ClientId>,
+    deadlines: Deadlines<ClientId>,
     events: VecDeque<Event>,
     last_timeout: Option<Instant>,
+}
+
+/// A node, and how it stands in the endpoint's tables.
+#[derive(Debug)]
+struct Client {
+    role: ClientRole,
+    conn: Option<ConnectionHandle>,
+    deadline: Option<Instant>,
 }
 
 /// An occurrence at an [`Endpoint`].
@@ -111,6 +123,8 @@ impl Endpoint {
             relay: None,
             clients: BTreeMap::new(),
             next_client: 0,
+            by_conn: HashMap::new(),
+            deadlines: Deadlines::default(),
             events: VecDeque::new(),
             last_timeout: None,
         }
@@ -128,14 +142,10 @@ impl Endpoint {
         self.last_timeout = Some(now.mono);
         self.quic.handle_timeout(now);
         self.with_relay(|relay, quic, out| relay.handle_timeout(quic, now, out));
-        let due = |client: &ClientRole| client.poll_timeout().is_some_and(|at| at <= now.mono);
-        let due: Vec<_> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| due(client))
-            .map(|(id, _)| *id)
-            .collect();
-        for client in due {
+        while let Some(client) = self.deadlines.pop_due(now.mono) {
+            if let Some(client) = self.clients.get_mut(&client) {
+                client.deadline = None;
+            }
             let _ = self.with_client(client, |role, quic, out| role.handle_timeout(quic, now, out));
         }
     }
@@ -167,17 +177,13 @@ impl Endpoint {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next; `None` when only input can bring news.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let mut next = self.quic.poll_timeout();
-        let mut machines = self.relay.as_ref().and_then(RelayRole::poll_timeout);
-        for client in self.clients.values() {
-            machines = earliest(machines, client.poll_timeout());
-        }
+        let relay = self.relay.as_ref().and_then(RelayRole::poll_timeout);
+        let mut machines = earliest(relay, self.deadlines.earliest());
         // A deadline set in the past is served at the next tick, never twice in the same one.
         if let (Some(at), Some(last)) = (machines, self.last_timeout) {
-            machines = Some(at.max(last + std::time::Duration::from_micros(1)));
+            machines = Some(at.max(last + Duration::from_micros(1)));
         }
-        next = earliest(next, machines);
-        next
+        earliest(self.quic.poll_timeout(), machines)
     }
 
     /// The connections in the hands of the embedding program, and the listener.
@@ -238,7 +244,12 @@ impl Endpoint {
         let role = ClientRole::new(config, self.rng.fork())?;
         let id = ClientId(self.next_client);
         self.next_client += 1;
-        self.clients.insert(id, role);
+        let client = Client {
+            role,
+            conn: None,
+            deadline: None,
+        };
+        self.clients.insert(id, client);
         let _ = self.with_client(id, |role, quic, out| role.start(quic, now, out));
         Ok(id)
     }
@@ -311,7 +322,7 @@ impl Endpoint {
     /// # Errors
     /// [`UnknownClient`] if the node was stopped.
     pub fn client_status(&self, client: ClientId) -> Result<(SupervisorStatus, Option<SessionStatus>), UnknownClient> {
-        Ok(self.clients.get(&client).ok_or(UnknownClient)?.status())
+        Ok(self.clients.get(&client).ok_or(UnknownClient)?.role.status())
     }
 
     /// The connection of a node to its relay, or the dial that shall become it.
@@ -319,12 +330,12 @@ impl Endpoint {
     /// # Errors
     /// [`UnknownClient`] if the node was stopped.
     pub fn client_connection(&self, client: ClientId) -> Result<Option<ConnectionHandle>, UnknownClient> {
-        Ok(self.clients.get(&client).ok_or(UnknownClient)?.connection())
+        Ok(self.clients.get(&client).ok_or(UnknownClient)?.conn)
     }
 
     /// The address of one of a node's relays.
     pub fn relay_address(&self, client: ClientId, relay: RelayIndex) -> Option<&RelayAddress> {
-        self.clients.get(&client)?.relay(relay)
+        self.clients.get(&client)?.role.relay(relay)
     }
 
     /// Disconnects a node from its relay and forgets it. Its requests fail, its tunnels end.
@@ -333,7 +344,10 @@ impl Endpoint {
     /// [`UnknownClient`] if it was stopped before.
     pub fn stop_client(&mut self, now: Now, client: ClientId) -> Result<(), UnknownClient> {
         self.with_client(client, |role, quic, out| role.stop(quic, now, out))?;
-        self.clients.remove(&client);
+        if let Some(gone) = self.clients.remove(&client) {
+            self.deadlines.update(client, gone.deadline, None);
+            gone.conn.map(|conn| self.by_conn.remove(&conn));
+        }
         Ok(())
     }
 
@@ -359,8 +373,7 @@ impl Endpoint {
             self.with_relay(|relay, quic, out| relay.on_event(quic, now, &event, out));
             return None;
         }
-        let client = self.clients.iter().find(|(_, role)| role.runs(conn)).map(|(id, _)| *id);
-        match client {
+        match self.by_conn.get(&conn).copied() {
             Some(client) => self
                 .with_client(client, |role, quic, out| role.on_event(quic, now, event, out))
                 .ok()
@@ -385,11 +398,20 @@ impl Endpoint {
         client: ClientId,
         run: impl FnOnce(&mut ClientRole, &mut quic::Endpoint, &mut Vec<ClientEvent>) -> T,
     ) -> Result<T, UnknownClient> {
-        let role = self.clients.get_mut(&client).ok_or(UnknownClient)?;
+        let entry = self.clients.get_mut(&client).ok_or(UnknownClient)?;
         let mut events = Vec::new();
-        let result = run(role, &mut self.quic, &mut events);
+        let result = run(&mut entry.role, &mut self.quic, &mut events);
         let events = events.into_iter().map(|event| Event::Client { client, event });
         self.events.extend(events);
+        let conn = entry.role.connection();
+        if conn != entry.conn {
+            entry.conn.map(|old| self.by_conn.remove(&old));
+            conn.map(|new| self.by_conn.insert(new, client));
+            entry.conn = conn;
+        }
+        let deadline = entry.role.poll_timeout();
+        self.deadlines.update(client, entry.deadline, deadline);
+        entry.deadline = deadline;
         Ok(result)
     }
 }

@@ -1,6 +1,9 @@
 //! Connections that the relay machine runs: its actions carried out, its events fed.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Instant,
+};
 
 use bytes::Bytes;
 
@@ -199,17 +202,18 @@ impl RelayRole {
         self.execute(quic, now, reports);
     }
 
-    /// Carries out actions until there are none; answers that the machine wants at once may bring more.
+    /// Carries out actions until there are none. What the machine wants to know of one is told once all of its list are
+    /// carried out, so that messages leave in the order of their causes.
     fn execute(&mut self, quic: &mut quic::Endpoint, now: Now, reports: &mut impl Extend<Report>) {
         let mut actions = std::mem::take(&mut self.actions);
-        let mut next = 0;
-        while let Some(action) = actions.get(next).cloned() {
-            next += 1;
-            if let Some(answer) = self.execute_one(quic, now, action, reports) {
-                self.machine.handle(now, answer, &mut actions);
+        let mut answers = VecDeque::new();
+        loop {
+            for action in actions.drain(..) {
+                answers.extend(self.execute_one(quic, now, action, reports));
             }
+            let Some(answer) = answers.pop_front() else { break };
+            self.machine.handle(now, answer, &mut actions);
         }
-        actions.clear();
         self.actions = actions;
         self.ended.clear();
     }

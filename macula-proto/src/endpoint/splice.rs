@@ -45,6 +45,8 @@ struct Direction {
     /// Read and not written yet.
     pending: Bytes,
     finishing: bool,
+    finished: bool,
+    /// Its end was delivered, or it was reset or stopped. Only then may its connection be closed without losing bytes.
     over: bool,
     bytes: u64,
     /// Its place in the queue of those that can move.
@@ -113,6 +115,7 @@ impl Splices {
             to,
             pending: prefix.clone(),
             finishing: false,
+            finished: false,
             over: false,
             bytes: 0,
             turn: None,
@@ -188,6 +191,10 @@ impl Splices {
                 });
                 self.wake(writing);
             }
+            quic::Event::Delivered { .. } => {
+                splice.direction(writing.to_target).over = true;
+                self.wake(writing);
+            }
             _ => {}
         }
         true
@@ -248,10 +255,7 @@ impl Splices {
             let Some(direction) = self.direction(way) else {
                 return Turn::Waits;
             };
-            if direction.over {
-                return Turn::Waits;
-            }
-            if !direction.write(quic) {
+            if direction.over || direction.finished || !direction.write(quic) {
                 return Turn::Waits;
             }
             let (from, to) = (direction.from.conn, direction.to.conn);
@@ -412,12 +416,11 @@ impl Direction {
             }
         });
         self.pending = pending;
+        self.finished = finishing && result.is_ok();
         if !known {
             self.abandon();
-        } else if finishing && result.is_ok() {
-            self.over = true;
         }
-        result.is_ok() && !self.over
+        result.is_ok() && !self.finished
     }
 
     fn abandon(&mut self) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, net::Ipv4Addr, net::Ipv6Addr, sync
 use bytes::Bytes;
 
 use super::{
-    Accept, AddressValidation, ConnectionHandle, Endpoint, Event, IncomingHandle, ListenConfig, Side,
+    Accept, AddressValidation, CloseReason, ConnectionHandle, Endpoint, Event, IncomingHandle, ListenConfig, Side,
     config::ConfigError, conn::Conn,
 };
 use crate::{Code, Now};
@@ -46,8 +46,13 @@ impl Endpoint {
     /// # Errors
     /// [`ConfigError`] names the setting that is out of range.
     pub fn listen(&mut self, config: ListenConfig) -> Result<(), ConfigError> {
-        let elsewhere = self.server_config(&config, IpAddr::V4(Ipv4Addr::UNSPECIFIED))?;
-        let loopback = self.server_config(&config, IpAddr::V6(Ipv6Addr::LOCALHOST))?;
+        // A changed listener, and its two transports, understand the address tokens given out before.
+        let base = match &self.listener {
+            Some(old) => (*old.elsewhere).clone(),
+            None => quinn_proto::ServerConfig::with_crypto(config.tls.quinn()),
+        };
+        let elsewhere = self.server_config(base.clone(), &config, IpAddr::V4(Ipv4Addr::UNSPECIFIED))?;
+        let loopback = self.server_config(base, &config, IpAddr::V6(Ipv6Addr::LOCALHOST))?;
         self.inner.set_server_config(Some(elsewhere.clone()));
         let old = self.listener.take();
         let (undecided, next) = old.map_or_else(Default::default, |old| (old.undecided, old.next));
@@ -91,7 +96,7 @@ impl Endpoint {
     /// Accepts an incoming connection. [`Event::Connected`] or [`Event::Closed`] follows.
     ///
     /// # Errors
-    /// [`UnknownIncoming`] if it was decided already, waited too long, or turned out to be broken.
+    /// [`UnknownIncoming`] if it was decided already, waited too long, or turned out to be broken ([`Event::IncomingFailed`] says how).
     pub fn accept(&mut self, now: Now, incoming: IncomingHandle) -> Result<ConnectionHandle, UnknownIncoming> {
         let incoming = self.take_undecided(incoming)?;
         self.accept_incoming(now, incoming).ok_or(UnknownIncoming)
@@ -115,6 +120,7 @@ impl Endpoint {
     pub fn retry(&mut self, incoming: IncomingHandle) -> Result<(), UnknownIncoming> {
         let incoming = self.take_undecided(incoming)?;
         if !incoming.may_retry() {
+            self.stats.refused_by_owner += 1;
             self.refuse_incoming(incoming);
             return Err(UnknownIncoming);
         }
@@ -171,14 +177,16 @@ impl Endpoint {
 
     fn server_config(
         &self,
+        mut server: quinn_proto::ServerConfig,
         config: &ListenConfig,
         remote: IpAddr,
     ) -> Result<Arc<quinn_proto::ServerConfig>, ConfigError> {
-        let mut server = quinn_proto::ServerConfig::with_crypto(config.tls.quinn());
+        server.crypto = config.tls.quinn();
         server
             .transport_config(Arc::new(config.transport.to_quinn(remote)?))
             .migration(config.migration)
-            .max_incoming(self.limits.pending_incoming)
+            // One more than are kept, so that it is refused and counted here rather than dropped in silence.
+            .max_incoming(self.limits.pending_incoming.saturating_add(1))
             .time_source(Arc::new(self.clock().clone()));
         Ok(Arc::new(server))
     }
@@ -198,6 +206,7 @@ impl Endpoint {
             &listener.elsewhere
         }
         .clone();
+        let remote = incoming.remote_address();
         let deadline = now.mono + listener.config.handshake_timeout;
         let transport = &listener.config.transport;
         let max_streams = [transport.max_bidi_streams, transport.max_uni_streams];
@@ -207,6 +216,8 @@ impl Endpoint {
             Err(error) => {
                 tracing::debug!(error = %error.cause, "incoming connection failed at once");
                 self.stats.handshakes_failed += 1;
+                let reason = CloseReason::from_quinn(error.cause);
+                self.queues.events.push_back(Event::IncomingFailed { remote, reason });
                 if let Some(transmit) = error.response {
                     self.push_reply(&transmit, &reply);
                 }

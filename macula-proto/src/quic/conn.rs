@@ -1,7 +1,7 @@
 //! One connection: quinn-proto's state and what the endpoint keeps beside it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     time::Instant,
 };
@@ -25,6 +25,20 @@ pub(super) struct Queues {
     pub(super) poll: VecDeque<ConnectionHandle>,
     /// Streams in active mode that may have bytes.
     pub(super) push: VecDeque<(ConnectionHandle, StreamId)>,
+    /// Streams to forget once their last events were polled, and the owners of these asked for.
+    pub(super) over: Vec<(ConnectionHandle, StreamId)>,
+    /// End events: given when nothing else is left, so that each is the last of its connection.
+    pub(super) ended: VecDeque<Event>,
+}
+
+impl Queues {
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.transmit.is_empty()
+            && self.poll.is_empty()
+            && self.push.is_empty()
+            && self.ended.is_empty()
+    }
 }
 
 pub(super) struct Conn {
@@ -36,8 +50,10 @@ pub(super) struct Conn {
     /// The owner holds a handle: the connection stays readable until it is released.
     pub(super) held: bool,
     pub(super) established: bool,
-    /// The end event was given.
+    /// The connection is over, the end event queued.
     pub(super) closed: bool,
+    /// The end event was polled: no other may follow.
+    pub(super) silent: bool,
     pub(super) drained: bool,
     pub(super) handshake_deadline: Option<Instant>,
     /// As it stands in the endpoint's index.
@@ -48,8 +64,10 @@ pub(super) struct Conn {
     pub(super) accept: [Accept; 2],
     /// The owner was told of streams to accept, and has not found the queue empty since.
     pub(super) waiting: [bool; 2],
+    /// The owner could not open a stream and waits for `StreamsAvailable`.
+    pub(super) open_blocked: [bool; 2],
     pub(super) max_streams: [u64; 2],
-    pub(super) streams: HashMap<StreamId, StreamState>,
+    pub(super) streams: BTreeMap<StreamId, StreamState>,
     pub(super) opened: u64,
     pub(super) accepted: u64,
 }
@@ -71,6 +89,7 @@ impl Conn {
             held: false,
             established: false,
             closed: false,
+            silent: false,
             drained: false,
             handshake_deadline: Some(handshake_deadline),
             deadline: None,
@@ -78,8 +97,9 @@ impl Conn {
             in_poll: false,
             accept: [Accept::All; 2],
             waiting: [false; 2],
+            open_blocked: [false; 2],
             max_streams,
-            streams: HashMap::new(),
+            streams: BTreeMap::new(),
             opened: 0,
             accepted: 0,
         }
@@ -114,7 +134,9 @@ impl Conn {
     /// Turns quinn-proto's events into ours.
     pub(super) fn pump(&mut self, queues: &mut Queues) {
         while let Some(event) = self.inner.poll() {
-            self.on_event(event, queues);
+            if !self.closed {
+                self.on_event(event, queues);
+            }
         }
         let remote = self.inner.remote_address();
         if remote != self.remote && !self.closed {
@@ -126,14 +148,17 @@ impl Conn {
         }
     }
 
-    /// Gives the end event, once.
+    /// Queues the end event, once.
     pub(super) fn end(&mut self, reason: CloseReason, queues: &mut Queues) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
         self.handshake_deadline = None;
         tracing::debug!(conn = %self.handle, %reason, "connection closed");
-        queues.events.push_back(Event::Closed {
+        for (id, state) in &mut self.streams {
+            fail_queue(self.handle, *id, state, queues);
+        }
+        queues.ended.push_back(Event::Closed {
             conn: self.handle,
             reason,
             established: self.established,
@@ -182,14 +207,31 @@ impl Conn {
         Some(id)
     }
 
-    /// Forgets a stream that is over.
+    /// Tells of a stop that came while the stream waited to be accepted.
+    pub(super) fn tell_stopped(&mut self, id: StreamId, queues: &mut Queues) {
+        if id.dir() == Dir::Bi
+            && let Ok(Some(code)) = self.inner.send_stream(id.to_quinn()).stopped()
+        {
+            self.on_stopped(id, code, queues);
+        }
+    }
+
+    /// Has a stream forgotten if it is over.
     pub(super) fn reap(&mut self, id: StreamId, queues: &mut Queues) {
         if self.streams.get(&id).is_some_and(StreamState::is_over) {
+            queues.over.push((self.handle, id));
+        }
+    }
+
+    pub(super) fn forget_stream(&mut self, id: StreamId, queues: &mut Queues) {
+        if self.streams.get(&id).is_some_and(StreamState::is_over) {
             self.streams.remove(&id);
-            queues.events.push_back(Event::Over {
-                conn: self.handle,
-                stream: id,
-            });
+            if !self.silent {
+                queues.events.push_back(Event::Over {
+                    conn: self.handle,
+                    stream: id,
+                });
+            }
         }
     }
 
@@ -200,10 +242,7 @@ impl Conn {
             E::Connected => self.on_connected(queues),
             E::ConnectionLost { reason } => self.end(CloseReason::from_quinn(reason), queues),
             E::Stream(S::Opened { dir }) => self.on_opened(dir.into(), queues),
-            E::Stream(S::Available { dir }) => queues.events.push_back(Event::StreamsAvailable {
-                conn: self.handle,
-                dir: dir.into(),
-            }),
+            E::Stream(S::Available { dir }) => self.on_available(dir.into(), queues),
             E::Stream(S::Readable { id }) => self.on_readable(StreamId::from_quinn(id), queues),
             E::Stream(S::Writable { id }) => self.on_writable(StreamId::from_quinn(id), queues),
             E::Stream(S::Finished { id }) => self.on_delivered(StreamId::from_quinn(id), queues),
@@ -227,9 +266,21 @@ impl Conn {
             alpn: self.alpn(),
             remote: self.remote,
         });
+        // The first allowance came with the handshake.
+        self.on_available(Dir::Bi, queues);
+        self.on_available(Dir::Uni, queues);
     }
 
-    fn on_opened(&mut self, dir: Dir, queues: &mut Queues) {
+    fn on_available(&mut self, dir: Dir, queues: &mut Queues) {
+        if std::mem::take(&mut self.open_blocked[dir as usize]) {
+            queues
+                .events
+                .push_back(Event::StreamsAvailable { conn: self.handle, dir });
+        }
+    }
+
+    /// Accepts what the peer opened, or says that something waits.
+    pub(super) fn on_opened(&mut self, dir: Dir, queues: &mut Queues) {
         match self.accept[dir as usize] {
             Accept::All => {
                 while let Some(stream) = self.accept_stream(dir) {
@@ -237,6 +288,7 @@ impl Conn {
                         conn: self.handle,
                         stream,
                     });
+                    self.tell_stopped(stream, queues);
                 }
             }
             Accept::OnDemand => {
@@ -281,11 +333,17 @@ impl Conn {
             self.wants_transmit(queues);
             return;
         }
+        self.announce(id, queues);
+    }
+
+    /// Has bytes that are there pushed, or tells the owner of them.
+    pub(super) fn announce(&mut self, id: StreamId, queues: &mut Queues) {
+        let Some(state) = self.streams.get_mut(&id) else { return };
         if !state.active.is_passive() {
             if !std::mem::replace(&mut state.pushing, true) {
                 queues.push.push_back((self.handle, id));
             }
-        } else if !std::mem::replace(&mut state.readable, true) {
+        } else if !self.silent && !std::mem::replace(&mut state.readable, true) {
             queues.events.push_back(Event::Readable {
                 conn: self.handle,
                 stream: id,

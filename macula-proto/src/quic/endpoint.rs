@@ -18,9 +18,8 @@ use super::{
     config::ConfigError,
     conn::{Conn, Queues},
     slots::Slots,
-    timers::Timers,
 };
-use crate::{Code, Limits, Now, WallClock};
+use crate::{Code, Limits, Now, WallClock, deadlines::Deadlines};
 
 /// Replies outside of connections kept until the driver sends them; more are dropped, as a network may do.
 const MAX_REPLIES: usize = 256;
@@ -74,7 +73,7 @@ pub struct Endpoint {
     /// From quinn-proto's index, which is used again, to ours.
     by_quinn: Vec<Option<ConnectionHandle>>,
     pub(super) queues: Queues,
-    timers: Timers,
+    timers: Deadlines<ConnectionHandle>,
     replies: VecDeque<(Transmit, Vec<u8>)>,
     pub(super) scratch: Vec<u8>,
     /// Connections to forget as soon as their events were polled.
@@ -128,7 +127,7 @@ impl Endpoint {
             conns: Slots::new(),
             by_quinn: Vec::new(),
             queues: Queues::default(),
-            timers: Timers::default(),
+            timers: Deadlines::default(),
             replies: VecDeque::new(),
             scratch: Vec::new(),
             over: Vec::new(),
@@ -187,8 +186,9 @@ impl Endpoint {
                 continue;
             };
             conn.deadline = None;
-            if conn.handshake_deadline.is_some_and(|at| at <= now.mono) {
-                conn.handshake_deadline = None;
+            let expired = conn.handshake_deadline.take_if(|at| *at <= now.mono).is_some();
+            // It may have come to its end in datagrams whose events were not polled yet.
+            if expired && conn.inner.is_handshaking() {
                 let words = Bytes::from_static(b"handshake timed out");
                 conn.inner.close(now.mono, super::event::code_to(Code::TIMEOUT), words);
                 conn.end(super::CloseReason::HandshakeTimeout, &mut self.queues);
@@ -204,7 +204,7 @@ impl Endpoint {
     /// Writes the next datagrams, all to one receiver, into `buf`, which is cleared before; at most `max_datagrams` of
     /// equal size.
     ///
-    /// Poll until it answers `None`, after any input.
+    /// Poll until it answers `None`, after any input. An empty `buf` saves a copy.
     pub fn poll_transmit(&mut self, now: Now, max_datagrams: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.set_now(now);
         // quinn-proto takes the length of the buffer for that of the datagrams.
@@ -219,7 +219,7 @@ impl Endpoint {
                 continue;
             };
             let segments = segments(max_datagrams, conn.inner.current_mtu());
-            if let Some(transmit) = conn.inner.poll_transmit(now.mono, segments, buf) {
+            if let Some(transmit) = transmit_to_end(&mut conn.inner, now.mono, segments, buf, &mut self.scratch) {
                 // To the back: connections take turns.
                 self.queues.transmit.push_back(handle);
                 let transmit = from_quinn(&transmit);
@@ -235,6 +235,9 @@ impl Endpoint {
 
     /// The next event. Poll until it answers `None`, after any input.
     pub fn poll_event(&mut self) -> Option<Event> {
+        if self.queues.events.is_empty() {
+            self.forget_streams();
+        }
         loop {
             if let Some(event) = self.queues.events.pop_front() {
                 self.count_event(&event);
@@ -253,6 +256,17 @@ impl Endpoint {
                 }
                 continue;
             }
+            if let Some(event) = self.queues.ended.pop_front() {
+                self.count_event(&event);
+                if let Some(conn) = event.connection().and_then(|handle| self.conns.get_mut(handle)) {
+                    conn.silent = true;
+                }
+                return Some(event);
+            }
+            self.forget_streams();
+            if !self.queues.events.is_empty() {
+                continue;
+            }
             self.forget_over();
             return None;
         }
@@ -262,7 +276,7 @@ impl Endpoint {
     ///
     /// If events or datagrams were not polled to the end, that is now.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if !self.queues.transmit.is_empty() || !self.queues.poll.is_empty() || !self.replies.is_empty() {
+        if !self.queues.is_empty() || !self.replies.is_empty() {
             return self.last_now;
         }
         let incoming = self.listener.as_ref().and_then(Listener::next_deadline);
@@ -348,7 +362,8 @@ impl Endpoint {
         }
     }
 
-    /// Whose event this is: the owner of its stream, or else of its connection.
+    /// Whose event this is: the owner of its stream, or else of its connection. To be asked before the next event is polled,
+    /// which may forget the stream.
     pub fn owner_of(&self, event: &Event) -> Option<Owner> {
         let conn = self.conns.get(event.connection()?)?;
         let stream: Option<StreamId> = event.stream();
@@ -420,7 +435,9 @@ impl Endpoint {
             let drained = event.is_drained();
             if let Some(event) = self.inner.handle_event(conn.quinn, event) {
                 conn.inner.handle_event(event);
-                conn.touched(&mut self.queues);
+                // New connection ids: something to send, no event. An event here would come after the caller has
+                // polled them all.
+                conn.wants_transmit(&mut self.queues);
             }
             if drained {
                 conn.drained = true;
@@ -449,8 +466,24 @@ impl Endpoint {
     /// The next bytes of a stream in active mode.
     fn push_data(&mut self, handle: ConnectionHandle, stream: StreamId) -> Option<Event> {
         let mut conn = self.connection(handle).ok()?;
+        let silent = conn.conn.silent;
         let mut borrowed = conn.stream(stream).ok()?;
+        let state = borrowed.conn.streams.get_mut(&stream)?;
+        let passive = state.active.is_passive();
+        if silent || passive {
+            state.pushing = false;
+        }
+        if silent {
+            return None;
+        }
         let chunk = borrowed.read_chunk(usize::MAX);
+        if passive {
+            // Made passive meanwhile: its owner hears of what there is.
+            if let Ok(Some(bytes)) = chunk {
+                borrowed.unread(bytes);
+            }
+            return None;
+        }
         let state = self.conns.get_mut(handle)?.streams.get_mut(&stream);
         let Ok(Some(data)) = chunk else {
             if let Some(state) = state {
@@ -473,6 +506,16 @@ impl Endpoint {
             stream,
             data,
         })
+    }
+
+    fn forget_streams(&mut self) {
+        let mut over = std::mem::take(&mut self.queues.over);
+        for (handle, stream) in over.drain(..) {
+            if let Some(conn) = self.conns.get_mut(handle) {
+                conn.forget_stream(stream, &mut self.queues);
+            }
+        }
+        self.queues.over = over;
     }
 
     fn forget_over(&mut self) {
@@ -534,6 +577,23 @@ impl fmt::Debug for Conn {
 fn segments(max: NonZeroUsize, datagram_size: u16) -> usize {
     let fit = 65_507 / usize::from(datagram_size.max(1));
     max.get().min(64).min(fit).max(1)
+}
+
+/// quinn-proto counts from the start of the buffer and wants it empty.
+fn transmit_to_end(
+    inner: &mut quinn_proto::Connection,
+    now: Instant,
+    segments: usize,
+    buf: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
+) -> Option<quinn_proto::Transmit> {
+    if buf.is_empty() {
+        return inner.poll_transmit(now, segments, buf);
+    }
+    scratch.clear();
+    let transmit = inner.poll_transmit(now, segments, scratch);
+    buf.extend_from_slice(scratch);
+    transmit
 }
 
 fn from_quinn(transmit: &quinn_proto::Transmit) -> Transmit {

@@ -14,6 +14,9 @@
 //! and keeps no output of its own. Its next deadline is `poll_timeout()`: absolute, found in constant time, and strictly
 //! later than the `now` of the time-out that was just handled. Tunnel payload never passes through a machine.
 //!
+//! The actions of one list are to be executed in their order, all of them before the next event is handed in, also where
+//! executing one causes an event: otherwise what two lists say to one peer would leave out of order.
+//!
 //! Connections and streams are named by opaque tokens, [`ConnKey`] and [`StreamKey`], which whoever executes the actions
 //! maps to real ones and must not use twice.
 

@@ -10,7 +10,7 @@ use crate::{
     wire::control::{Reason, TunnelId},
 };
 
-/// A tunnel request, named by the caller. Not to be used twice in one session.
+/// A tunnel request, named by the caller. A number that is used again while the earlier request has no outcome is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 

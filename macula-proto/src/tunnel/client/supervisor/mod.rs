@@ -263,7 +263,6 @@ impl Supervisor {
             // Identified implies connected.
             State::Dialling(current) | State::Identifying(current) if current.attempt == attempt => {
                 self.state = State::Up(current, now);
-                self.settles = 0;
                 self.set_deadline(now, self.config.check_interval);
                 self.stats.ups += 1;
                 actions.push(Action::Report(Report::Up { relay: current.relay }));
@@ -306,8 +305,8 @@ impl Supervisor {
         {
             self.relays.clear_failures(current.relay);
         }
-        // What a close says stands even if it was read late.
-        let said = matches!(why, DownReason::Lost(Some(_)));
+        // What the relay said stands even if it was read late; a time-out may well be this side's own.
+        let said = matches!(why, DownReason::Lost(Some(code)) if code != Code::TIMEOUT);
         if self.is_starved(now) && !said {
             self.stats.downs_while_starved += 1;
         } else {
@@ -365,6 +364,7 @@ impl Supervisor {
         let attempt = Attempt(self.next_attempt);
         self.next_attempt = self.next_attempt.wrapping_add(1);
         self.stats.dials += 1;
+        self.settles = 0;
         if self.last_dialled.replace(relay).is_some_and(|last| last != relay) {
             self.stats.failovers += 1;
         }
