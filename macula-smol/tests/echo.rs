@@ -48,6 +48,7 @@ fn megabytes_are_echoed_and_the_end_is_told() {
     smol::block_on(soon(async {
         let (server, pin) = server();
         let address = server.local_addr();
+        let (told, was_reset) = smol::channel::bounded(1);
         let serving = smol::spawn(async move {
             let connection = server.accept().await.expect("accepted");
             let (mut send, recv) = connection.accept_bi().await.expect("a stream").split();
@@ -55,6 +56,7 @@ fn megabytes_are_echoed_and_the_end_is_told() {
             send.close().await.expect("finished");
             let mut broken = connection.accept_uni().await.expect("a stream");
             let error = broken.read_to_end(100).await.expect_err("reset");
+            told.send(()).await.expect("somebody waits");
             (error, connection.closed().await)
         });
         let client = bind();
@@ -77,10 +79,7 @@ fn megabytes_are_echoed_and_the_end_is_told() {
         broken.write_all(b"x").await.expect("written");
         broken.reset(Code::TIMEOUT).expect("reset");
         // The reset has to arrive before the end of the connection.
-        while connection.stats().packets_sent == 0 {
-            future::yield_now().await;
-        }
-        Timer::after(Duration::from_millis(100)).await;
+        was_reset.recv().await.expect("told");
         connection.close(Code::INTERNAL, "done");
         let (error, reason) = serving.await;
         assert_eq!(error, ReadError::Reset(Code::TIMEOUT));
