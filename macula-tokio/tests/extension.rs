@@ -26,7 +26,7 @@ const CHANGED: u64 = 1;
 #[derive(Default)]
 struct Tunnels {
     up: bool,
-    stopped: bool,
+    client: Option<ClientId>,
     ready: VecDeque<RawStream>,
 }
 
@@ -54,8 +54,11 @@ impl Extension for Tunnels {
         None
     }
 
-    fn on_stopped(&mut self, _: &mut Context<'_>) {
-        self.stopped = true;
+    fn on_closed(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now();
+        if let Some(client) = self.client.take() {
+            cx.endpoint().stop_client(now, client).expect("a node");
+        }
     }
 }
 
@@ -90,10 +93,13 @@ async fn node(name: &str, relay: &Endpoint, pin: Pin) -> (Endpoint, ClientId) {
         session: SessionConfig::new(Name::from(name)),
         supervisor: supervisor::SupervisorConfig::default(),
     };
-    let client = endpoint.with(|cx| {
+    let client = endpoint.with_extension(|tunnels: &mut Tunnels, cx| {
         let now = cx.now();
-        cx.endpoint().relay_client(now, config).expect("a node")
+        let client = cx.endpoint().relay_client(now, config).expect("a node");
+        tunnels.client = Some(client);
+        client
     });
+    let client = client.expect("the extension is there");
     let up = endpoint.wait(
         CHANGED,
         |tunnels: &mut Tunnels, _| if tunnels.up { Poll::Ready(()) } else { Poll::Pending },
@@ -156,6 +162,11 @@ async fn tunnels_through_a_relay_are_streams_like_any_other() {
 
     // The node's connection is its machine's: the end of a tunnel has not ended it.
     assert!(near.with(|cx| cx.endpoint().client_connection(near_client).expect("a node").is_some()));
+
+    // The node does not come back after the endpoint was closed.
+    near.close(Code::CLOSED, "");
+    soon(near.wait_idle()).await;
+    assert_eq!(near.stats().open, 0);
     relay.close(Code::SHUTDOWN, "");
     soon(relay.wait_idle()).await;
 }
@@ -165,8 +176,5 @@ async fn an_extension_that_does_not_exist_is_not_waited_for() {
     let endpoint = bind();
     let nothing = endpoint.wait(CHANGED, |_: &mut Tunnels, _| Poll::<()>::Pending);
     assert_eq!(soon(nothing).await, None);
-    assert_eq!(
-        endpoint.with_extension(|tunnels: &mut Tunnels, _| tunnels.stopped),
-        None
-    );
+    assert_eq!(endpoint.with_extension(|tunnels: &mut Tunnels, _| tunnels.up), None);
 }
