@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Accept, CloseReason, ConnectionHandle, ConnectionStats, Dir, Event, Owner, Side, StreamId,
+    Accept, CloseReason, ConnectionHandle, ConnectionStats, Dir, Event, Owner, Side, StreamId, TransportConfig,
     event::code_from,
     stream_state::{RecvHalf, SendHalf, StreamState},
     tls::HandshakeInfo,
@@ -67,6 +67,8 @@ pub(super) struct Conn {
     /// The owner could not open a stream and waits for `StreamsAvailable`.
     pub(super) open_blocked: [bool; 2],
     pub(super) max_streams: [u64; 2],
+    /// Granted at least, if that many are allowed.
+    initial_streams: u64,
     pub(super) streams: BTreeMap<StreamId, StreamState>,
     pub(super) opened: u64,
     pub(super) accepted: u64,
@@ -77,7 +79,7 @@ impl Conn {
         inner: quinn_proto::Connection,
         quinn: quinn_proto::ConnectionHandle,
         handshake_deadline: Instant,
-        max_streams: [u64; 2],
+        transport: &TransportConfig,
     ) -> Self {
         Self {
             side: inner.side().into(),
@@ -98,7 +100,8 @@ impl Conn {
             accept: [Accept::All; 2],
             waiting: [false; 2],
             open_blocked: [false; 2],
-            max_streams,
+            max_streams: [transport.max_bidi_streams, transport.max_uni_streams],
+            initial_streams: transport.initial_streams,
             streams: BTreeMap::new(),
             opened: 0,
             accepted: 0,
@@ -294,6 +297,16 @@ impl Conn {
             }
         }
         self.grant_more_streams(dir, queues);
+    }
+
+    pub(super) fn set_max_streams(&mut self, dir: Dir, most: u64, queues: &mut Queues) {
+        self.max_streams[dir as usize] = most;
+        let granted = self.inner.max_concurrent_streams(dir.into());
+        let grant = most.min(granted.max(self.initial_streams));
+        let grant = quinn_proto::VarInt::from_u64(grant).unwrap_or(quinn_proto::VarInt::MAX);
+        self.inner.set_max_concurrent_streams(dir.into(), grant);
+        self.grant_more_streams(dir, queues);
+        self.wants_transmit(queues);
     }
 
     /// Doubles the grant when half of it is in use, up to the configured maximum.

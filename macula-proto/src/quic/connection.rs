@@ -127,12 +127,11 @@ impl Connection<'_> {
         }
     }
 
-    /// Changes how many streams the peer may have open at once.
+    /// Changes how many streams the peer may have open at once. A larger number is granted as it is used, beginning with
+    /// [`TransportConfig::initial_streams`](super::TransportConfig::initial_streams); a smaller one counts as soon as enough
+    /// streams have ended.
     pub fn set_max_streams(&mut self, dir: Dir, count: u64) {
-        self.conn.max_streams[dir as usize] = count;
-        let count = quinn_proto::VarInt::from_u64(count).unwrap_or(quinn_proto::VarInt::MAX);
-        self.conn.inner.set_max_concurrent_streams(dir.into(), count);
-        self.conn.wants_transmit(self.queues);
+        self.conn.set_max_streams(dir, count, self.queues);
     }
 
     /// Changes how many bytes of all streams together the peer may send before they are read.

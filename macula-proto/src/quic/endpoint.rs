@@ -315,8 +315,7 @@ impl Endpoint {
         }
         let (quinn, inner) = self.inner.connect(now.mono, client, remote, server_name)?;
         let deadline = now.mono + config.handshake_timeout;
-        let max_streams = [config.transport.max_bidi_streams, config.transport.max_uni_streams];
-        Ok(self.insert(quinn, Conn::new(inner, quinn, deadline, max_streams)))
+        Ok(self.insert(quinn, Conn::new(inner, quinn, deadline, &config.transport)))
     }
 
     /// Borrows a connection.
