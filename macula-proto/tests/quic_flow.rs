@@ -122,6 +122,32 @@ fn queued_sends_keep_their_order_and_come_before_later_writes() {
 }
 
 #[test]
+fn a_finish_waits_for_what_is_queued() {
+    let (mut world, c, s, stream) = rig(10_000);
+    let data = pattern(64_000);
+    let mut conn = world.client().connection(c).unwrap();
+    let mut borrowed = conn.stream(stream).unwrap();
+    borrowed.enqueue(Bytes::from(data.clone())).unwrap();
+    assert_eq!(borrowed.write(b"x"), Err(WriteError::Blocked));
+    borrowed.finish().unwrap();
+    assert_eq!(borrowed.write(b"x"), Err(WriteError::Closed));
+    assert!(borrowed.finish().is_err());
+    let mut got = Vec::new();
+    world.run_until(secs(60), |world| {
+        let (bytes, end) = world.read(SERVER, s, stream);
+        got.extend(bytes);
+        end.is_ok()
+    });
+    assert_eq!(got, data);
+    world.run_for(secs(1));
+    assert_eq!(
+        world.take(CLIENT),
+        [Event::Delivered { conn: c, stream }],
+        "and no Writable"
+    );
+}
+
+#[test]
 fn the_queue_is_bounded_and_gives_back_what_does_not_fit() {
     let mut limits = Limits::default();
     limits.send_queue = 5_000;
@@ -203,6 +229,23 @@ fn writes_of_nothing_do_nothing() {
     assert_eq!((written.bytes, written.chunks), (10_000, 2));
     assert_eq!(chunks[2].len(), 10_001, "taken in part");
     assert_eq!(borrowed.read(&mut []), Ok(0));
+}
+
+#[test]
+fn a_larger_send_window_wakes_who_waited_for_it() {
+    let (mut world, c, s, stream) = rig(1_000_000);
+    world.client().connection(c).unwrap().set_send_window(1_000);
+    world.link.fate = Box::new(|_| Fate::Drop);
+    assert_eq!(write(&mut world, c, stream, &[0; 5_000]), Ok(1_000));
+    assert_eq!(write(&mut world, c, stream, &[0; 4_000]), Err(WriteError::Blocked));
+    world.drain();
+    world.client().connection(c).unwrap().set_send_window(100_000);
+    world.drain();
+    assert_eq!(world.take(CLIENT), [Event::Writable { conn: c, stream }]);
+    world.link.fate = Box::new(|_| Fate::Deliver);
+    assert_eq!(write(&mut world, c, stream, &[0; 4_000]), Ok(4_000));
+    world.run_for(secs(5));
+    assert_eq!(world.read(SERVER, s, stream).0.len(), 5_000);
 }
 
 #[test]
