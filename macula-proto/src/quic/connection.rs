@@ -97,6 +97,10 @@ impl Connection<'_> {
     /// [`OpenError::Blocked`] when the peer allows no more; [`Event::StreamsAvailable`](super::Event::StreamsAvailable)
     /// follows.
     pub fn open(&mut self, dir: Dir) -> Result<StreamId, OpenError> {
+        if !self.conn.established && !self.conn.inner.is_handshaking() {
+            // What was opened before the news of the handshake may be refused early data; this stream is not.
+            self.conn.pump(self.queues);
+        }
         if self.conn.closed {
             return Err(OpenError::ConnectionLost);
         }
@@ -105,9 +109,8 @@ impl Connection<'_> {
             return Err(OpenError::Blocked);
         };
         let id = StreamId::from_quinn(id);
-        let mut state = StreamState::new(id, self.conn.side);
-        state.readable = false;
-        self.conn.streams.insert(id, state);
+        self.conn.open_blocked[dir as usize] = false;
+        self.conn.streams.insert(id, StreamState::new(id, self.conn.side));
         self.conn.opened += 1;
         Ok(id)
     }
