@@ -16,6 +16,7 @@ mod accept;
 pub mod alpn;
 mod config;
 mod conn;
+mod connect_error;
 mod connection;
 mod endpoint;
 mod event;
@@ -36,8 +37,9 @@ pub use config::{
     Accept, AddressValidation, ConfigError, Congestion, DatagramSize, DialConfig, EndpointConfig, ListenConfig,
     TransportConfig,
 };
+pub use connect_error::ConnectError;
 pub use connection::{Connection, OpenError, UnknownConnection, UnknownStream};
-pub use endpoint::{ConnectError, DatagramMeta, Endpoint, Transmit};
+pub use endpoint::{DatagramMeta, Endpoint, Transmit};
 pub use event::{CloseReason, Event};
 pub use handle::{ConnectionHandle, Dir, IncomingHandle, Owner, Side, StreamId};
 #[cfg(feature = "qlog")]
