@@ -39,7 +39,7 @@ fn transfer(world: &mut World, c: ConnectionHandle, s: ConnectionHandle, len: us
     let mut conn = world.client().connection(c).unwrap();
     conn.stream(stream).unwrap().finish().unwrap();
     world.run_for(secs(1));
-    world.read(SERVER, s, stream);
+    let _ = world.read(SERVER, s, stream);
     stream
 }
 

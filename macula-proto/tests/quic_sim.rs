@@ -44,7 +44,7 @@ fn trace(seed: u64) -> Vec<(Duration, usize, usize)> {
         for s in &servers {
             for index in 0..3 {
                 let stream = macula_proto::quic::StreamId::new(index * 4).unwrap();
-                world.read(SERVER, *s, stream);
+                let _ = world.read(SERVER, *s, stream);
             }
         }
     }
