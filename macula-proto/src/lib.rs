@@ -1,6 +1,7 @@
 //! Sans-IO core of the Macula mesh transport.
 
 pub mod codes;
+mod deadlines;
 pub mod endpoint;
 pub mod limits;
 pub mod quic;

@@ -226,9 +226,15 @@ impl Conn {
         }
     }
 
-    pub(super) fn forget_stream(&mut self, id: StreamId) {
+    pub(super) fn forget_stream(&mut self, id: StreamId, queues: &mut Queues) {
         if self.streams.get(&id).is_some_and(StreamState::is_over) {
             self.streams.remove(&id);
+            if !self.silent {
+                queues.events.push_back(Event::Over {
+                    conn: self.handle,
+                    stream: id,
+                });
+            }
         }
     }
 

@@ -19,9 +19,8 @@ use super::{
     config::ConfigError,
     conn::{Conn, Queues},
     slots::Slots,
-    timers::Timers,
 };
-use crate::{Code, Limits, Now, WallClock};
+use crate::{Code, Limits, Now, WallClock, deadlines::Deadlines};
 
 /// Replies outside of connections kept until the driver sends them; more are dropped, as a network may do.
 const MAX_REPLIES: usize = 256;
@@ -75,7 +74,7 @@ pub struct Endpoint {
     /// From quinn-proto's index, which is used again, to ours.
     by_quinn: Vec<Option<ConnectionHandle>>,
     pub(super) queues: Queues,
-    timers: Timers,
+    timers: Deadlines<ConnectionHandle>,
     replies: VecDeque<(Transmit, Vec<u8>)>,
     pub(super) scratch: Vec<u8>,
     /// Connections to forget as soon as their events were polled.
@@ -129,7 +128,7 @@ impl Endpoint {
             conns: Slots::new(),
             by_quinn: Vec::new(),
             queues: Queues::default(),
-            timers: Timers::default(),
+            timers: Deadlines::default(),
             replies: VecDeque::new(),
             scratch: Vec::new(),
             over: Vec::new(),
@@ -203,11 +202,14 @@ impl Endpoint {
         self.expire_incoming(now);
     }
 
-    /// Writes the next datagrams, all to one receiver, to the end of `buf`, at most `max_datagrams` of equal size.
+    /// Writes the next datagrams, all to one receiver, into `buf`, which is cleared before; at most `max_datagrams` of
+    /// equal size.
     ///
     /// Poll until it answers `None`, after any input. An empty `buf` saves a copy.
     pub fn poll_transmit(&mut self, now: Now, max_datagrams: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.set_now(now);
+        // quinn-proto takes the length of the buffer for that of the datagrams.
+        buf.clear();
         if let Some((transmit, bytes)) = self.replies.pop_front() {
             buf.extend_from_slice(&bytes);
             self.count_sent(&transmit);
@@ -263,6 +265,9 @@ impl Endpoint {
                 return Some(event);
             }
             self.forget_streams();
+            if !self.queues.events.is_empty() {
+                continue;
+            }
             self.forget_over();
             return None;
         }
@@ -504,11 +509,13 @@ impl Endpoint {
     }
 
     fn forget_streams(&mut self) {
-        for (handle, stream) in self.queues.over.drain(..) {
+        let mut over = std::mem::take(&mut self.queues.over);
+        for (handle, stream) in over.drain(..) {
             if let Some(conn) = self.conns.get_mut(handle) {
-                conn.forget_stream(stream);
+                conn.forget_stream(stream, &mut self.queues);
             }
         }
+        self.queues.over = over;
     }
 
     fn forget_over(&mut self) {

@@ -152,6 +152,14 @@ pub enum Event {
         /// The stream.
         stream: StreamId,
     },
+    /// Both halves of the stream are over and nobody holds it: it is forgotten. The last event of a stream, unless its
+    /// connection ends first.
+    Over {
+        /// The connection.
+        conn: ConnectionHandle,
+        /// The stream.
+        stream: StreamId,
+    },
     /// Bytes queued with [`Stream::enqueue`](super::Stream::enqueue) could not be sent.
     SendFailed {
         /// The connection.
@@ -184,6 +192,7 @@ impl Event {
             | Self::Reset { conn, .. }
             | Self::Stopped { conn, .. }
             | Self::Delivered { conn, .. }
+            | Self::Over { conn, .. }
             | Self::SendFailed { conn, .. } => Some(conn),
         }
     }
@@ -200,6 +209,7 @@ impl Event {
             | Self::Reset { stream, .. }
             | Self::Stopped { stream, .. }
             | Self::Delivered { stream, .. }
+            | Self::Over { stream, .. }
             | Self::SendFailed { stream, .. } => Some(stream),
             _ => None,
         }

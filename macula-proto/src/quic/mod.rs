@@ -29,7 +29,6 @@ mod slots;
 mod stats;
 mod stream;
 mod stream_state;
-mod timers;
 pub mod tls;
 
 pub use accept::{CloseListener, UnknownIncoming};

@@ -33,7 +33,7 @@ pub fn decode(bytes: &Bytes, limits: &DecodeLimits) -> Result<Value, DecodeError
 /// Decodes the value at the start of `bytes` and says how many bytes it took; the rest is not looked at.
 ///
 /// # Errors
-/// As for [`decode`], except that bytes may follow.
+/// As for [`decode()`], except that bytes may follow.
 pub fn decode_prefix(bytes: &Bytes, limits: &DecodeLimits) -> Result<(Value, usize), DecodeError> {
     let mut reader = MsgpackReader::new(bytes);
     let value = build(&mut reader, bytes, limits)?;

@@ -71,6 +71,7 @@ pub struct Node {
     events: Vec<Event>,
     connected: BTreeSet<ConnectionHandle>,
     closed: BTreeSet<ConnectionHandle>,
+    over: BTreeSet<(ConnectionHandle, StreamId)>,
 }
 
 pub struct World {
@@ -154,6 +155,7 @@ impl World {
             events: Vec::new(),
             connected: BTreeSet::new(),
             closed: BTreeSet::new(),
+            over: BTreeSet::new(),
         });
         index
     }
@@ -477,6 +479,14 @@ impl Node {
                 Event::Connected { .. } => assert!(self.connected.insert(conn), "connected twice"),
                 Event::Closed { .. } => assert!(self.closed.insert(conn), "closed twice"),
                 _ => {}
+            }
+            if let Some(stream) = event.stream() {
+                assert!(!self.over.contains(&(conn, stream)), "after its last event: {event:?}");
+                if let Event::Over { .. } = event {
+                    // Every stream has it in the end; tests look at what is special.
+                    self.over.insert((conn, stream));
+                    return;
+                }
             }
         }
         self.events.push(event);

@@ -15,9 +15,9 @@ const EC_ENCRYPTED: &str = include_str!("data/ec_encrypted.pem");
 const V1_CERT: &str = include_str!("data/v1_cert.pem");
 
 /// Printed by `openssl x509 -fingerprint -sha256` for the RSA certificate.
-const RSA_PIN: &str = "B7:07:4E:48:12:34:C8:62:D0:3D:52:99:8E:D7:DA:EB:3B:CB:2A:E9:B9:FC:AC:B4:CF:5B:21:9A:2B:6E:4C:B6";
+const RSA_PIN: &str = "15:E5:1C:07:DE:B4:E3:3E:3E:14:28:25:AA:F3:40:40:15:90:9B:16:CE:DA:5E:A1:EC:C3:98:ED:5A:64:32:FB";
 /// The same for the certificate on P-256.
-const EC_PIN: &str = "70:14:C9:94:41:72:94:C6:57:6D:2D:AF:29:23:08:E5:E5:79:A9:07:F8:11:99:DD:C1:69:ED:FE:C1:D8:78:6F";
+const EC_PIN: &str = "A7:D3:2B:EB:E5:27:B1:81:C4:B6:E3:24:1C:D6:5F:DD:4C:11:37:58:C2:B5:CA:3C:EA:36:5F:F7:95:D4:37:43";
 
 fn pair(chain: &str, key: &str) -> Result<Credentials, TlsError> {
     Credentials::from_pem_pair(chain.as_bytes(), key.as_bytes())

@@ -1,0 +1,5 @@
+//! Properties of the wire codecs: round trips, arbitrary and damaged bytes, bounds.
+
+mod control;
+mod framing;
+mod values;

@@ -1,0 +1,8 @@
+//! Every golden vector of the wire layer, in both directions, and each difference from the deployed peers listed.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cbor;
+mod control;
+mod payloads;
