@@ -205,7 +205,7 @@ impl Endpoint {
     /// Writes the next datagrams, all to one receiver, into `buf`, which is cleared before; at most `max_datagrams` of
     /// equal size.
     ///
-    /// Poll until it answers `None`, after any input. An empty `buf` saves a copy.
+    /// Poll until it answers `None`, after any input.
     pub fn poll_transmit(&mut self, now: Now, max_datagrams: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.set_now(now);
         // quinn-proto takes the length of the buffer for that of the datagrams.
@@ -220,7 +220,7 @@ impl Endpoint {
                 continue;
             };
             let segments = segments(max_datagrams, conn.inner.current_mtu());
-            if let Some(transmit) = transmit_to_end(&mut conn.inner, now.mono, segments, buf, &mut self.scratch) {
+            if let Some(transmit) = conn.inner.poll_transmit(now.mono, segments, buf) {
                 // To the back: connections take turns.
                 self.queues.transmit.push_back(handle);
                 let transmit = from_quinn(&transmit);
@@ -577,23 +577,6 @@ impl fmt::Debug for Conn {
 fn segments(max: NonZeroUsize, datagram_size: u16) -> usize {
     let fit = 65_507 / usize::from(datagram_size.max(1));
     max.get().min(64).min(fit).max(1)
-}
-
-/// quinn-proto counts from the start of the buffer and wants it empty.
-fn transmit_to_end(
-    inner: &mut quinn_proto::Connection,
-    now: Instant,
-    segments: usize,
-    buf: &mut Vec<u8>,
-    scratch: &mut Vec<u8>,
-) -> Option<quinn_proto::Transmit> {
-    if buf.is_empty() {
-        return inner.poll_transmit(now, segments, buf);
-    }
-    scratch.clear();
-    let transmit = inner.poll_transmit(now, segments, scratch);
-    buf.extend_from_slice(scratch);
-    transmit
 }
 
 fn from_quinn(transmit: &quinn_proto::Transmit) -> Transmit {
