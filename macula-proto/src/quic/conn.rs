@@ -38,6 +38,7 @@ impl Queues {
             && self.poll.is_empty()
             && self.push.is_empty()
             && self.ended.is_empty()
+            && self.over.is_empty()
     }
 }
 
@@ -226,16 +227,21 @@ impl Conn {
         }
     }
 
+    /// Says that a stream is over, and forgets it the time after: until then its owner can be asked for.
     pub(super) fn forget_stream(&mut self, id: StreamId, queues: &mut Queues) {
-        if self.streams.get(&id).is_some_and(StreamState::is_over) {
+        let Some(state) = self.streams.get_mut(&id).filter(|state| state.is_over()) else {
+            return;
+        };
+        if self.silent || state.told_over {
             self.streams.remove(&id);
-            if !self.silent {
-                queues.events.push_back(Event::Over {
-                    conn: self.handle,
-                    stream: id,
-                });
-            }
+            return;
         }
+        state.told_over = true;
+        queues.events.push_back(Event::Over {
+            conn: self.handle,
+            stream: id,
+        });
+        queues.over.push((self.handle, id));
     }
 
     fn on_event(&mut self, event: quinn_proto::Event, queues: &mut Queues) {

@@ -509,13 +509,11 @@ impl Endpoint {
     }
 
     fn forget_streams(&mut self) {
-        let mut over = std::mem::take(&mut self.queues.over);
-        for (handle, stream) in over.drain(..) {
+        for (handle, stream) in std::mem::take(&mut self.queues.over) {
             if let Some(conn) = self.conns.get_mut(handle) {
                 conn.forget_stream(stream, &mut self.queues);
             }
         }
-        self.queues.over = over;
     }
 
     fn forget_over(&mut self) {
