@@ -7,8 +7,11 @@ mod common;
 use bytes::Bytes;
 use common::{CLIENT, Fate, SERVER, World, ms, secs, transport};
 use macula_proto::{
-    Code,
-    quic::{Accept, CloseListener, CloseReason, ConnectError, DatagramSize, Event, Side, tls::Trust},
+    Code, Limits,
+    quic::{
+        Accept, CloseListener, CloseReason, ConnectError, DatagramSize, Endpoint, EndpointConfig, Event, ResetKey,
+        Side, tls::Trust,
+    },
 };
 
 fn closed(events: &[Event]) -> Vec<(CloseReason, bool)> {
@@ -235,8 +238,8 @@ fn a_wrong_pin_is_refused_by_the_client_and_told_to_the_server() {
 #[test]
 fn an_endpoint_that_does_not_listen_is_silent() {
     let mut world = World::new();
-    world.add(macula_proto::Limits::default());
-    world.add(macula_proto::Limits::default());
+    world.add(Limits::default());
+    world.add(Limits::default());
     let config = world.dial_config(SERVER);
     world.dial(&config);
     world.run_to_rest();
@@ -490,4 +493,33 @@ fn keying_material_is_the_same_on_both_ends_only() {
         !connection.export_keying_material(&mut out[0], b"EXPORTER-test", b""),
         "not before the handshake"
     );
+}
+
+#[test]
+fn a_restarted_endpoint_ends_what_it_does_not_know_if_it_kept_its_key() {
+    for (now, expected) in [(1, CloseReason::StatelessReset), (2, CloseReason::TimedOut)] {
+        let mut world = World::pair();
+        let endpoint = |secret| {
+            let mut config = EndpointConfig::default();
+            config.reset_key = Some(ResetKey::new([secret; 32]));
+            Endpoint::new(&config, Limits::default()).unwrap()
+        };
+        world.nodes[SERVER].ep = endpoint(1);
+        world.listen(SERVER, |_| {});
+        let config = world.dial_config(SERVER);
+        world.establish(&config);
+        world.run_for(secs(1));
+        world.nodes[SERVER].ep = endpoint(now);
+        world.listen(SERVER, |_| {});
+        let before = world.elapsed();
+        let mut end = Vec::new();
+        world.run_until(secs(100), |world| {
+            end = closed(&world.take(CLIENT));
+            !end.is_empty()
+        });
+        assert_eq!(end, [(expected, true)]);
+        let early = world.elapsed() - before < secs(25);
+        assert_eq!(early, now == 1, "at the first keep-alive");
+        world.run_to_rest();
+    }
 }

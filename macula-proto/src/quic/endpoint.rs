@@ -94,7 +94,11 @@ impl Endpoint {
     /// # Errors
     /// [`ConfigError`] names the setting that is out of range.
     pub fn new(config: &EndpointConfig, limits: Limits) -> Result<Self, ConfigError> {
-        Self::build(config, limits, quinn_proto::EndpointConfig::default(), None)
+        let quinn = match &config.reset_key {
+            Some(key) => key.endpoint_config(),
+            None => quinn_proto::EndpointConfig::default(),
+        };
+        Self::build(config, limits, quinn, None)
     }
 
     /// An endpoint for simulations: what it draws for itself (connection ids, packet numbers, stateless reset keys) comes

@@ -23,6 +23,7 @@ mod event;
 mod handle;
 #[cfg(feature = "qlog")]
 mod qlog;
+mod reset;
 #[cfg(feature = "sim")]
 mod simulated;
 mod slots;
@@ -43,6 +44,7 @@ pub use event::{CloseReason, Event};
 pub use handle::{ConnectionHandle, Dir, IncomingHandle, Owner, Side, StreamId};
 #[cfg(feature = "qlog")]
 pub use qlog::Qlog;
+pub use reset::ResetKey;
 pub use stats::{ConnectionStats, EndpointStats, StreamStats};
 pub use stream::{ClosedStream, EnqueueError, ReadError, Stream, WriteError, Written};
 pub use stream_state::Active;
