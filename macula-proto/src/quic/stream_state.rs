@@ -66,6 +66,8 @@ pub(super) struct StreamState {
     pub(super) owner: Option<Owner>,
     /// The owner holds a handle: the state stays until it is released.
     pub(super) held: bool,
+    /// `Over` was given, or waits to be polled.
+    pub(super) told_over: bool,
     pub(super) active: Active,
     /// Is in the queue of streams to push from.
     pub(super) pushing: bool,
@@ -75,8 +77,6 @@ pub(super) struct StreamState {
     pub(super) write_blocked: bool,
     pub(super) recv: RecvHalf,
     pub(super) send: SendHalf,
-    /// The last event was given: the state goes as soon as it is polled.
-    pub(super) told_over: bool,
     /// Bytes given back by the owner; read before anything else.
     pub(super) unread: VecDeque<Bytes>,
     /// Fire-and-forget sends that wait for the transport.
@@ -91,6 +91,7 @@ impl StreamState {
         Self {
             owner: None,
             held: false,
+            told_over: false,
             active: Active::Passive,
             pushing: false,
             readable: false,
@@ -105,7 +106,6 @@ impl StreamState {
             } else {
                 SendHalf::Closed
             },
-            told_over: false,
             unread: VecDeque::new(),
             queue: VecDeque::new(),
             stats: StreamStats::default(),
