@@ -5,11 +5,11 @@
 mod common;
 
 use bytes::Bytes;
-use common::{CLIENT, Fate, SERVER, World, ms, secs, transport};
+use common::{CLIENT, Fate, SERVER, World, ms, pattern, secs, transport};
 use macula_proto::{
     Code, Limits,
     quic::{
-        Accept, CloseListener, CloseReason, ConnectError, DatagramSize, Endpoint, EndpointConfig, Event, ResetKey,
+        Accept, CloseListener, CloseReason, ConnectError, DatagramSize, Dir, Endpoint, EndpointConfig, Event, ResetKey,
         Side, tls::Trust,
     },
 };
@@ -73,6 +73,31 @@ fn connected_is_told_on_both_sides() {
     );
     assert_eq!(client.datagrams_sent, server.datagrams_received);
     assert_eq!(client.bytes_received, server.bytes_sent);
+}
+
+/// A closed connection takes no acknowledgements: were the close subject to congestion control, a peer to which a full
+/// window is under way would never hear of it.
+#[test]
+fn a_close_gets_through_while_the_congestion_window_is_full() {
+    for datagram_size in [DatagramSize::Minimum, DatagramSize::UpTo(65_000)] {
+        let client = transport(|config| config.datagram_size = datagram_size);
+        let (mut world, c, _) = World::connected_with(&client, &client);
+        let mut conn = world.client().connection(c).unwrap();
+        let stream = conn.open(Dir::Uni).unwrap();
+        let bulk = pattern(1_000_000);
+        conn.stream(stream).unwrap().write(&bulk).unwrap();
+        // What the window takes leaves, and the rest waits.
+        world.run_for(ms(1));
+        let now = world.now;
+        let mut conn = world.client().connection(c).unwrap();
+        conn.close(now, Code::DRAINING, Bytes::from_static(b"so long"));
+        world.run_for(ms(50));
+        let peer = CloseReason::Peer {
+            code: Code::DRAINING,
+            reason: Bytes::from_static(b"so long"),
+        };
+        assert_eq!(closed(&world.take(SERVER)), [(peer, true)], "{datagram_size:?}");
+    }
 }
 
 #[test]

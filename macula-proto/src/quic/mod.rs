@@ -15,6 +15,7 @@
 mod accept;
 pub mod alpn;
 mod config;
+mod congestion;
 mod conn;
 mod connect_error;
 mod connection;
