@@ -82,6 +82,8 @@ fn a_close_gets_through_while_the_congestion_window_is_full() {
     for datagram_size in [DatagramSize::Minimum, DatagramSize::UpTo(65_000)] {
         let client = transport(|config| config.datagram_size = datagram_size);
         let (mut world, c, _) = World::connected_with(&client, &client);
+        world.link.mtu = 65_535;
+        world.run_for(secs(2));
         let mut conn = world.client().connection(c).unwrap();
         let stream = conn.open(Dir::Uni).unwrap();
         let bulk = pattern(1_000_000);
