@@ -16,6 +16,13 @@ pub struct Limits {
     pub control_backlog: usize,
     /// Malformed control messages tolerated per connection before it is closed. Default 16.
     pub control_malformed: u32,
+    /// Control messages that a client may send to a relay at once, above [`control_rate`](Self::control_rate). Tunnel
+    /// requests above it are answered `busy`; other messages close the connection. Default 1,000.
+    pub control_burst: u32,
+    /// Control messages per second that a client may send to a relay in the long run; 0 for no limit. Default 500.
+    pub control_rate: u32,
+    /// Streams that a client may try to open at a relay besides its first, before it is closed. Default 64.
+    pub extra_streams: u32,
     /// Longest node name, in bytes. Default 255.
     pub name: usize,
     /// Names that one connection may hold at a relay. Default 8.
@@ -52,6 +59,9 @@ impl Default for Limits {
             control_message: 4 << 10,
             control_backlog: 64 << 10,
             control_malformed: 16,
+            control_burst: 1000,
+            control_rate: 500,
+            extra_streams: 64,
             name: 255,
             names_per_connection: 8,
             identify_timeout: Duration::from_secs(10),
