@@ -1,1 +1,6 @@
 //! placeholder
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+pub mod tcp;
