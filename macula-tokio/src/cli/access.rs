@@ -27,7 +27,10 @@ pub(crate) fn load(path: &Path, general: NodeLimits) -> Result<AccessRules, File
 /// leaves the other as it is in general.
 pub(crate) fn parse(path: &Path, text: &str, general: NodeLimits) -> Result<AccessRules, FileError> {
     let file: File = toml::from_str(text).map_err(|error| FileError::toml(path, text, &error))?;
-    let names = file.names.into_iter().map(|(NameKey(name), rule)| (name, rule.into_rule(general)));
+    let names = file
+        .names
+        .into_iter()
+        .map(|(NameKey(name), rule)| (name, rule.into_rule(general)));
     Ok(AccessRules {
         names: names.collect(),
         default: match file.default {
@@ -152,14 +155,32 @@ mod tests {
         for (text, parts) in [
             ("default = \"ajar\"", &["line 1", "ajar", "default ="][..]),
             ("x = 1", &["line 1", "unknown field `x`"]),
-            ("\n[names.a]\npins = [\"abc\"]", &["line 3", "pins: a pin has 64 hex digits, not 3"]),
+            (
+                "\n[names.a]\npins = [\"abc\"]",
+                &["line 3", "pins: a pin has 64 hex digits, not 3"],
+            ),
             ("[names.a]\npins = [\n  \"zz\",\n]", &["pins: ", "'z' at character 1"]),
-            ("[names.a]\nmax-tunnels = 0", &["line 2", "max-tunnels: must be at least 1"]),
+            (
+                "[names.a]\nmax-tunnels = 0",
+                &["line 2", "max-tunnels: must be at least 1"],
+            ),
             ("[names.a]\nmax-tunnels = -1", &["line 2", "max-tunnels: "]),
-            ("[names.a]\nmax-rate = \"fast\"", &["line 2", "max-rate: \"fast\" is not a size"]),
-            ("[names.a]\nallow-from = 3", &["line 2", "integer `3`", "allow-from = 3"]),
-            ("[names.a]\nallow-from = [\"\"]", &["line 2", "allow-from: a name has at least one"]),
-            ("[names.a]\nallow_from = []", &["line 2", "unknown field `allow_from`", "allow-from"]),
+            (
+                "[names.a]\nmax-rate = \"fast\"",
+                &["line 2", "max-rate: \"fast\" is not a size"],
+            ),
+            (
+                "[names.a]\nallow-from = 3",
+                &["line 2", "integer `3`", "allow-from = 3"],
+            ),
+            (
+                "[names.a]\nallow-from = [\"\"]",
+                &["line 2", "allow-from: a name has at least one"],
+            ),
+            (
+                "[names.a]\nallow_from = []",
+                &["line 2", "unknown field `allow_from`", "allow-from"],
+            ),
             ("[names.\"\"]\n", &["line 1", "names: a name has at least one"]),
             ("[names.a]\n[names.a]", &["line 2", "duplicate"]),
             ("[names.a", &["line 1"]),
@@ -174,7 +195,9 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = load(Path::new("/nonexistent/access.toml"), GENERAL).unwrap_err().to_string();
+        let error = load(Path::new("/nonexistent/access.toml"), GENERAL)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("/nonexistent/access.toml: "), "{error}");
     }
 }

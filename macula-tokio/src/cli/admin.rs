@@ -50,12 +50,23 @@ pub(crate) struct Remaining {
     pub(crate) tunnels: usize,
 }
 
-/// Where a relay puts its socket and others look for it, when nobody says where.
+/// Where a relay puts its socket when nobody says where.
 pub(crate) fn default_path() -> PathBuf {
     path_under(env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
 }
 
+/// Where to look for a relay when nobody says where: where this user's would be, else where the system's would be.
+pub(crate) fn find() -> PathBuf {
+    let own = default_path();
+    let system = path_under(None);
+    if own.exists() || !system.exists() { own } else { system }
+}
+
 fn path_under(runtime: Option<PathBuf>) -> PathBuf {
     let runtime = runtime.filter(|path| path.is_absolute());
-    runtime.as_deref().unwrap_or(Path::new("/run")).join("macula").join("relay.sock")
+    runtime
+        .as_deref()
+        .unwrap_or(Path::new("/run"))
+        .join("macula")
+        .join("relay.sock")
 }

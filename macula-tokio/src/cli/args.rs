@@ -21,15 +21,16 @@ Try it, with everything in one process:
 
 Across three machines:
   relay$    macula relay --self-signed               prints a pin: copy it
-  service$  macula expose --relay relay.example --pin PIN --name web --to localhost:8080
-  client$   macula forward --relay relay.example --pin PIN --name me --target web --listen localhost:8080
+  service$  macula expose --relay HOST --pin PIN --name web --to localhost:8080
+  client$   macula forward --relay HOST --pin PIN --name me --target web --listen localhost:80
 
 Addresses are HOST:PORT, [IPV6]:PORT or quic://HOST:PORT; the port of a relay is 4434 unless given.
-Events go to standard output, logs to standard error. Exit codes: 0 done, 1 failed, 2 usage, 3 time-out.";
+Events go to standard output, logs to standard error.
+Exit codes: 0 done, 1 failed, 2 usage, 3 time-out.";
 
 /// Mesh transport over QUIC: relay, tunnels and what belongs to them.
 #[derive(Debug, Parser)]
-#[command(name = "macula", version, long_about = OVERVIEW, after_help = START, propagate_version = true)]
+#[command(name = "macula", version, long_about = OVERVIEW, after_help = START)]
 pub(crate) struct Cli {
     /// Print every event as one JSON object a line
     #[arg(long, global = true)]
@@ -68,12 +69,12 @@ Examples:
   macula relay --config relay.toml --listen 127.0.0.1:0
       settings from a file, but on a free local port
 
-A configuration file (TOML) has the keys cert, key, self-signed, listen (one address or a list), access, takeover, admin,
-no-admin, metrics, max-tunnels-per-node, max-rate-per-node, max-handshakes and drain-timeout, with the meaning of the options of
-the same names. Options given here win. Its relative paths start at the file's own directory.
+A configuration file (TOML) has the keys cert, key, self-signed, listen (one address or a list), access, takeover, admin, \
+no-admin, metrics, max-tunnels-per-node, max-rate-per-node, max-handshakes and drain-timeout, with the meaning of the \
+options of the same names. Options given here win. Its relative paths start at the file's own directory.
 
-SIGHUP reads the access file and the certificate again; if one of them is broken the old one stays. SIGTERM and Ctrl-C drain for
-the time of --drain-timeout and exit; a second signal exits at once.";
+SIGHUP reads the access file and the certificate again; if one of them is broken the old one stays. SIGTERM and Ctrl-C \
+drain for the time of --drain-timeout and exit; a second signal exits at once.";
 
 #[derive(Debug, Args, Default)]
 #[command(after_help = RELAY_HELP)]
@@ -116,18 +117,19 @@ pub(crate) struct RelayArgs {
     pub(crate) drain_timeout: Option<Duration>,
 }
 
+const CERTIFICATE: &str = "Certificate (a pair of files, or --self-signed)";
+
 /// Who a listener is.
 #[derive(Debug, Args, Default)]
-#[command(next_help_heading = "Certificate (one of the two is needed)")]
 pub(crate) struct IdentityArgs {
     /// Certificate chain, leaf first (PEM)
-    #[arg(long, value_name = "PEM", requires = "key")]
+    #[arg(long, help_heading = CERTIFICATE, value_name = "PEM", requires = "key")]
     pub(crate) cert: Option<PathBuf>,
     /// Private key of the certificate (PEM, no passphrase)
-    #[arg(long, value_name = "PEM", requires = "cert")]
+    #[arg(long, help_heading = CERTIFICATE, value_name = "PEM", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
     /// Make a certificate at every start and print its pin
-    #[arg(long, conflicts_with_all = ["cert", "key"])]
+    #[arg(long, help_heading = CERTIFICATE, conflicts_with_all = ["cert", "key"])]
     pub(crate) self_signed: bool,
 }
 
@@ -153,8 +155,10 @@ const EXPOSE_HELP: &str = "\
 Examples:
   macula expose --relay relay.example --pin PIN --name web --to localhost:8080
       tunnels to `web` become TCP connections to port 8080
-  macula expose --relay one.example --relay two.example --name web --to 192.0.2.7:80 --allow-from alice --allow-from bob
-      two relays, the second taking over when the first fails; only alice and bob get in
+  macula expose --relay one.example --relay two.example --name web --to 192.0.2.7:80
+      two relays, the second taking over when the first fails
+  macula expose --relay relay.example --name db --to localhost:5432 --allow-from alice
+      only alice gets in
 
 Which client holds a name, the relay decides: who must be sure uses a relay with an access file, and --client-cert.";
 
@@ -176,9 +180,9 @@ pub(crate) struct ExposeArgs {
 
 const FORWARD_HELP: &str = "\
 Examples:
-  macula forward --relay relay.example --pin PIN --name me --target web --listen localhost:8080
-      connections to port 8080 here come out at whoever exposes `web`
-  macula forward --relay relay.example --ca company.pem --name me --target db --listen 127.0.0.1:0 --json
+  macula forward --relay relay.example --pin PIN --name me --target web --listen localhost:80
+      connections to port 80 here come out at whoever exposes `web`
+  macula forward --relay relay.example --ca ca.pem --name me --target db --listen 127.0.0.1:0
       on a free port, which the event `listening` tells";
 
 #[derive(Debug, Args)]
@@ -219,24 +223,26 @@ pub(crate) struct NodeArgs {
     pub(crate) trust: TrustArgs,
 }
 
+const TRUST: &str = "Trust (default: the roots of the operating system)";
+const OWN: &str = "Own certificate";
+
 /// Whom a dialler believes, and what it shows of itself.
 #[derive(Debug, Args, Default)]
-#[command(next_help_heading = "Trust (default: the roots of the operating system)")]
 pub(crate) struct TrustArgs {
     /// Believe relays with a certificate signed by a root in this file
-    #[arg(long, value_name = "PEM", conflicts_with_all = ["pin", "insecure"])]
+    #[arg(long, help_heading = TRUST, value_name = "PEM", conflicts_with_all = ["pin", "insecure"])]
     pub(crate) ca: Option<PathBuf>,
     /// Believe the relay whose certificate has this SHA-256 fingerprint (64 hex digits); can be repeated
-    #[arg(long, value_name = "HEX", conflicts_with = "insecure")]
+    #[arg(long, help_heading = TRUST, value_name = "HEX", conflicts_with = "insecure")]
     pub(crate) pin: Vec<Pin>,
     /// Believe every relay, so that anybody on the way can read and change everything
-    #[arg(long)]
+    #[arg(long, help_heading = TRUST)]
     pub(crate) insecure: bool,
     /// Certificate to show to relays that ask for one (PEM)
-    #[arg(long, value_name = "PEM", requires = "client_key")]
+    #[arg(long, help_heading = OWN, value_name = "PEM", requires = "client_key")]
     pub(crate) client_cert: Option<PathBuf>,
     /// Private key of that certificate (PEM)
-    #[arg(long, value_name = "PEM", requires = "client_cert")]
+    #[arg(long, help_heading = OWN, value_name = "PEM", requires = "client_cert")]
     pub(crate) client_key: Option<PathBuf>,
 }
 
@@ -283,8 +289,8 @@ pub(crate) struct StatusArgs {
 }
 
 const DRAIN_HELP: &str = "\
-The relay takes nothing new, tells its clients to go elsewhere, and exits when the last tunnel has ended. After a time-out (exit
-code 3) it goes on draining.
+The relay takes nothing new, tells its clients to go elsewhere, and exits when the last tunnel has ended. After a \
+time-out (exit code 3) it goes on draining.
 
 Example:
   macula drain --timeout 10m";
@@ -300,8 +306,8 @@ pub(crate) struct DrainArgs {
 }
 
 const DEMO_HELP: &str = "\
-Starts a relay, a node that exposes an echo service and a node that forwards to it, all on loopback; measures round trips, sends
-random bytes through several tunnels both ways at once, and compares what comes back.
+Starts a relay, a node that exposes an echo service and a node that forwards to it, all on loopback; measures round \
+trips, sends random bytes through several tunnels both ways at once, and compares what comes back.
 
 Examples:
   macula demo

@@ -37,6 +37,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
 }
 
 #[derive(Debug, Clone)]
+#[expect(dead_code, reason = "read as soon as the library has relays and nodes")]
 pub(crate) struct RelayOptions {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) credentials: Credentials,
@@ -45,6 +46,7 @@ pub(crate) struct RelayOptions {
 }
 
 #[derive(Debug, Clone)]
+#[expect(dead_code, reason = "read as soon as the library has relays and nodes")]
 pub(crate) struct NodeOptions {
     /// The first is preferred, the next ones take over.
     pub(crate) relays: Vec<HostPort>,
@@ -109,10 +111,21 @@ pub(crate) trait NodeHandle: Send + Sync + 'static {
 
 /// What a node has to tell about its relays.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(dead_code, reason = "read as soon as the library has relays and nodes")]
 pub(crate) enum NodeEvent {
-    Identified { relay: String, name: Name },
-    Down { relay: String, reason: String },
-    Waiting { relay: String, duration: Duration, starved: bool },
+    Identified {
+        relay: String,
+        name: Name,
+    },
+    Down {
+        relay: String,
+        reason: String,
+    },
+    Waiting {
+        relay: String,
+        duration: Duration,
+        starved: bool,
+    },
 }
 
 /// A tunnel that was handed out.

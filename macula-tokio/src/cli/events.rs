@@ -139,7 +139,12 @@ impl fmt::Display for Event {
                 }
             }
             Self::Disconnected { reason, relay, names } => {
-                let who = relay.iter().chain(names).map(String::as_str).collect::<Vec<_>>().join(", ");
+                let who = relay
+                    .iter()
+                    .chain(names)
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .join(", ");
                 let who = if who.is_empty() { "a client" } else { &who };
                 write!(f, "disconnected: {who}: {reason}")
             }
@@ -306,7 +311,9 @@ pub(crate) mod tests {
                 "certificate pin abababababababababababababababababababababababababababababababab",
             ),
             (
-                Event::Listening { addr: text("[::1]:4434") },
+                Event::Listening {
+                    addr: text("[::1]:4434"),
+                },
                 r#"{"event":"listening","addr":"[::1]:4434"}"#,
                 "listening on [::1]:4434",
             ),
@@ -394,7 +401,11 @@ pub(crate) mod tests {
                 r#"{"event":"request_refused","source":null,"target":"b","reason":"not_identified"}"#,
                 "tunnel (unidentified) -> b refused: not_identified",
             ),
-            (Event::Draining { tunnels: 3 }, r#"{"event":"draining","tunnels":3}"#, "draining, 3 tunnels open"),
+            (
+                Event::Draining { tunnels: 3 },
+                r#"{"event":"draining","tunnels":3}"#,
+                "draining, 3 tunnels open",
+            ),
             (Event::Drained, r#"{"event":"drained"}"#, "drained"),
             (
                 Event::Error {
@@ -428,13 +439,18 @@ pub(crate) mod tests {
         pub(crate) async fn wait(&self, name: &str) -> serde_json::Value {
             for _ in 0..2000 {
                 let text = String::from_utf8(self.0.0.lock().unwrap().clone()).unwrap();
-                let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+                let lines = text
+                    .lines()
+                    .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
                 if let Some(event) = lines.into_iter().find(|event| event["event"] == name) {
                     return event;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            panic!("no event {name} in {:?}", String::from_utf8_lossy(&self.0.0.lock().unwrap()));
+            panic!(
+                "no event {name} in {:?}",
+                String::from_utf8_lossy(&self.0.0.lock().unwrap())
+            );
         }
 
         pub(crate) fn clear(&self) {
@@ -517,7 +533,9 @@ pub(crate) mod tests {
     async fn a_closed_reader_is_noticed() {
         let events = Events::to(Closed, false);
         events.tell(&Event::Drained);
-        tokio::time::timeout(Duration::from_secs(10), events.closed()).await.expect("noticed");
+        tokio::time::timeout(Duration::from_secs(10), events.closed())
+            .await
+            .expect("noticed");
         events.tell(&Event::Drained);
         events.flush();
     }

@@ -16,12 +16,7 @@ use super::{
 };
 use crate::tcp::SpliceOptions;
 
-pub(crate) async fn run<B: Backend>(
-    backend: &B,
-    args: ExposeArgs,
-    events: &Events,
-    signals: &mut Signals,
-) -> Outcome {
+pub(crate) async fn run<B: Backend>(backend: &B, args: ExposeArgs, events: &Events, signals: &mut Signals) -> Outcome {
     let node = backend.node(node::options(&args.node, &args.allow_from)?).await;
     let node = node.map_err(|error| Failure::failed("node", error))?;
     let splice = SpliceOptions {

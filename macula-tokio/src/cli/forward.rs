@@ -24,12 +24,7 @@ const IDENTIFY_GRACE: Duration = Duration::from_secs(5);
 /// How long to take a breath when no connection can be accepted, for want of file descriptors for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-pub(crate) async fn run<B: Backend>(
-    backend: &B,
-    args: ForwardArgs,
-    events: &Events,
-    signals: &mut Signals,
-) -> Outcome {
+pub(crate) async fn run<B: Backend>(backend: &B, args: ForwardArgs, events: &Events, signals: &mut Signals) -> Outcome {
     let options = node::options(&args.node, &[])?;
     let listeners = listen(&args.listen, events).await?;
     let node = backend.node(options).await;
@@ -157,7 +152,9 @@ impl<N: NodeHandle> Opener<N> {
                 carrier.carry(open, tcp).await;
             }
             Err(error) => {
-                carrier.events.error("open", format_args!("no tunnel to {}: {error}", self.target));
+                carrier
+                    .events
+                    .error("open", format_args!("no tunnel to {}: {error}", self.target));
                 reset_tcp(tcp);
             }
         }

@@ -42,7 +42,9 @@ pub(crate) async fn bind(addrs: &[SocketAddr]) -> io::Result<TcpListener> {
 pub(crate) async fn serve<R: RelayHandle>(listener: TcpListener, relay: Arc<R>) {
     let places = Arc::new(Semaphore::new(SCRAPERS));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((tcp, _)) => {
                 let relay = relay.clone();
@@ -60,7 +62,8 @@ pub(crate) async fn serve<R: RelayHandle>(listener: TcpListener, relay: Arc<R>) 
 }
 
 async fn answer<R: RelayHandle>(tcp: TcpStream, relay: &R) {
-    let service = service_fn(|request: Request<Incoming>| async move { Ok::<_, Infallible>(respond(&request, relay).await) });
+    let service =
+        service_fn(|request: Request<Incoming>| async move { Ok::<_, Infallible>(respond(&request, relay).await) });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
@@ -80,11 +83,17 @@ async fn respond<R: RelayHandle>(request: &Request<Incoming>, relay: &R) -> Resp
             (StatusCode::OK, kind, text(relay.snapshot().await))
         }
         (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "use GET\n".to_owned()),
-        _ => (StatusCode::NOT_FOUND, "text/plain", "figures are at /metrics\n".to_owned()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "figures are at /metrics\n".to_owned(),
+        ),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
     response
 }
 
@@ -111,7 +120,12 @@ impl Collector for Snapshot {
             ..
         } = &self.0;
         let out = &mut encoder;
-        gauge(out, "draining", "Whether the relay takes nothing new", u64::from(status.draining))?;
+        gauge(
+            out,
+            "draining",
+            "Whether the relay takes nothing new",
+            u64::from(status.draining),
+        )?;
         gauge(out, "names", "Names held", count(status.names.len()))?;
         gauge(out, "clients", "Connected clients", count(status.connections.len()))?;
         gauge(out, "tunnels", "Open tunnels", count(status.tunnels.len()))?;
@@ -120,18 +134,43 @@ impl Collector for Snapshot {
         }
         refusals(out, stats)?;
         for (name, help, value) in [
-            ("datagrams_received", "UDP datagrams received", endpoint.datagrams_received),
+            (
+                "datagrams_received",
+                "UDP datagrams received",
+                endpoint.datagrams_received,
+            ),
             ("datagrams_sent", "UDP datagrams sent", endpoint.datagrams_sent),
-            ("bytes_received", "Bytes of UDP payload received", endpoint.bytes_received),
+            (
+                "bytes_received",
+                "Bytes of UDP payload received",
+                endpoint.bytes_received,
+            ),
             ("bytes_sent", "Bytes of UDP payload sent", endpoint.bytes_sent),
-            ("handshakes_failed", "Connections that failed in their handshake", endpoint.handshakes_failed),
-            ("refused_handshaking", "Connections refused: too many handshakes", endpoint.refused_handshaking),
-            ("refused_connections", "Connections refused: too many established", endpoint.refused_connections),
+            (
+                "handshakes_failed",
+                "Connections that failed in their handshake",
+                endpoint.handshakes_failed,
+            ),
+            (
+                "refused_handshaking",
+                "Connections refused: too many handshakes",
+                endpoint.refused_handshaking,
+            ),
+            (
+                "refused_connections",
+                "Connections refused: too many established",
+                endpoint.refused_connections,
+            ),
             ("retries", "Retry packets sent to validate addresses", endpoint.retries),
         ] {
             counter(out, name, help, value)?;
         }
-        gauge(out, "handshaking", "Connections in their handshake", endpoint.handshaking)?;
+        gauge(
+            out,
+            "handshaking",
+            "Connections in their handshake",
+            endpoint.handshaking,
+        )?;
         paths(out, connections.values())
     }
 }
@@ -148,9 +187,19 @@ fn paths<'a>(
         holes += stats.black_holes;
         slowest = slowest.max(stats.rtt);
     }
-    gauge(out, "path_packets_sent", "Packets sent on connections that are there now", sent)?;
+    gauge(
+        out,
+        "path_packets_sent",
+        "Packets sent on connections that are there now",
+        sent,
+    )?;
     gauge(out, "path_packets_lost", "Of those: packets lost", lost)?;
-    gauge(out, "path_black_holes", "Times that large datagrams stopped getting through on them", holes)?;
+    gauge(
+        out,
+        "path_black_holes",
+        "Times that large datagrams stopped getting through on them",
+        holes,
+    )?;
     let rtt = ConstGauge::new(slowest.as_secs_f64());
     let help = "Largest smoothed round-trip time of all clients";
     let unit = Unit::Seconds;
@@ -159,7 +208,7 @@ fn paths<'a>(
 
 fn refusals(out: &mut DescriptorEncoder<'_>, stats: &RelayStats) -> Result<(), std::fmt::Error> {
     let help = "Tunnel requests refused, by reason";
-    let mut all = out.encode_descriptor("refused", help, None, MetricType::Counter)?;
+    let mut all = out.encode_descriptor("requests_refused", help, None, MetricType::Counter)?;
     for (reason, value) in report::refused(stats) {
         ConstCounter::new(value).encode(all.encode_family(&[("reason", reason)])?)?;
     }
@@ -191,7 +240,7 @@ mod tests {
     fn figures_are_named_and_real() {
         let text = text(report::tests::snapshot());
         for line in [
-            "# HELP macula_relay_tunnels Open tunnels.",
+            "# HELP macula_relay_tunnels Open tunnels",
             "# TYPE macula_relay_tunnels gauge",
             "macula_relay_tunnels 1",
             "macula_relay_clients 3",
@@ -199,9 +248,9 @@ mod tests {
             "macula_relay_draining 0",
             "macula_relay_connections_total 3",
             "macula_relay_malformed_total 2",
-            "# TYPE macula_relay_refused counter",
-            "macula_relay_refused_total{reason=\"target_not_connected\"} 4",
-            "macula_relay_refused_total{reason=\"busy\"} 0",
+            "# TYPE macula_relay_requests_refused counter",
+            "macula_relay_requests_refused_total{reason=\"target_not_connected\"} 4",
+            "macula_relay_requests_refused_total{reason=\"busy\"} 0",
             "macula_relay_datagrams_received_total 77",
             "macula_relay_path_packets_sent 1000",
             "macula_relay_path_packets_lost 5",
@@ -231,10 +280,15 @@ mod tests {
             ("junk", "HTTP/1.1 400 Bad Request", ""),
         ] {
             let mut tcp = TcpStream::connect(addr).await.unwrap();
-            tcp.write_all(format!("{request} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+            tcp.write_all(format!("{request} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
+                .await
+                .unwrap();
             let mut answer = String::new();
             tcp.read_to_string(&mut answer).await.unwrap();
-            assert!(answer.starts_with(first) && answer.contains(part), "{request}: {answer}");
+            assert!(
+                answer.starts_with(first) && answer.contains(part),
+                "{request}: {answer}"
+            );
         }
         serving.abort();
     }

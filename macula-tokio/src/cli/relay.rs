@@ -50,7 +50,10 @@ pub(crate) async fn run<B: Backend>(
     };
     let relay = backend.relay(options).await.map_err(|error| {
         let listen: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
-        Failure::failed("listen", format_args!("cannot listen on {}: {error}", listen.join(", ")))
+        Failure::failed(
+            "listen",
+            format_args!("cannot listen on {}: {error}", listen.join(", ")),
+        )
     })?;
     let relay = Arc::new(relay);
     events.tell(&Event::Certificate { pin: pin.to_string() });
@@ -157,7 +160,9 @@ async fn open_metrics<R: RelayHandle>(
     events: &Events,
 ) -> Result<JoinHandle<()>, Failure> {
     let failed = |error| Failure::failed("metrics", format_args!("cannot listen on {at}: {error}"));
-    let listener = metrics::bind(&at.resolve().await.map_err(failed)?).await.map_err(failed)?;
+    let listener = metrics::bind(&at.resolve().await.map_err(failed)?)
+        .await
+        .map_err(failed)?;
     let addr = listener.local_addr().map_err(failed)?;
     let url = format!("http://{addr}/metrics");
     events.tell(&Event::Metrics { url });

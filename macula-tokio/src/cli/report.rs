@@ -116,8 +116,10 @@ impl StatusReport {
             names: names.collect(),
             connections: connections.collect(),
             tunnels: tunnels.collect(),
-            counters: counters(&snapshot.stats).map(|(name, _, value)| (name.to_owned(), value)).into(),
-            refused: refused(&snapshot.stats).map(|(reason, value)| (reason, value)).collect(),
+            counters: counters(&snapshot.stats)
+                .map(|(name, _, value)| (name.to_owned(), value))
+                .into(),
+            refused: refused(&snapshot.stats).collect(),
         }
     }
 }
@@ -125,19 +127,43 @@ impl StatusReport {
 /// Name, meaning and value of each counter of a relay.
 pub(crate) fn counters(stats: &RelayStats) -> [(&'static str, &'static str, u64); 14] {
     [
-        ("connections", "Clients that completed their handshake", stats.connections),
+        (
+            "connections",
+            "Clients that completed their handshake",
+            stats.connections,
+        ),
         ("identified", "Identify messages answered", stats.identified),
         ("identify_refused", "Identify messages refused", stats.identify_refused),
-        ("identify_timeouts", "Clients that did not identify in time", stats.identify_timeouts),
+        (
+            "identify_timeouts",
+            "Clients that did not identify in time",
+            stats.identify_timeouts,
+        ),
         ("displaced", "Connections displaced by a newer one", stats.displaced),
         ("requests", "Tunnel requests", stats.requests),
         ("tunnels_opened", "Tunnels opened", stats.tunnels_opened),
         ("tunnels_closed", "Tunnels closed", stats.tunnels_closed),
-        ("rate_limited", "Tunnel requests above the rate limit", stats.rate_limited),
+        (
+            "rate_limited",
+            "Tunnel requests above the rate limit",
+            stats.rate_limited,
+        ),
         ("malformed", "Control messages that could not be read", stats.malformed),
-        ("unexpected", "Control messages that only a relay may send", stats.unexpected),
-        ("stray_closes", "Closes of a tunnel that is not there", stats.stray_closes),
-        ("extra_streams", "Streams that clients should not have opened", stats.extra_streams),
+        (
+            "unexpected",
+            "Control messages that only a relay may send",
+            stats.unexpected,
+        ),
+        (
+            "stray_closes",
+            "Closes of a tunnel that is not there",
+            stats.stray_closes,
+        ),
+        (
+            "extra_streams",
+            "Streams that clients should not have opened",
+            stats.extra_streams,
+        ),
         ("closed", "Connections closed by the relay", stats.closed),
     ]
 }
@@ -181,7 +207,11 @@ impl fmt::Display for StatusReport {
         )?;
         writeln!(f, "pin {}", self.pin)?;
         let (connections, tunnels) = (self.connections.len(), self.tunnels.len());
-        writeln!(f, "{} names, {connections} connections, {tunnels} tunnels", self.names.len())?;
+        writeln!(
+            f,
+            "names {}, connections {connections}, tunnels {tunnels}",
+            self.names.len()
+        )?;
         if !self.connections.is_empty() {
             writeln!(f)?;
             self.connection_table().fmt(f)?;
@@ -231,12 +261,24 @@ impl StatusReport {
     }
 
     fn troubles(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ordinary = ["connections", "identified", "requests", "tunnels_opened", "tunnels_closed"];
-        let counters = self.counters.iter().filter(|(name, _)| !ordinary.contains(&name.as_str()));
+        let ordinary = [
+            "connections",
+            "identified",
+            "requests",
+            "tunnels_opened",
+            "tunnels_closed",
+        ];
+        let counters = self
+            .counters
+            .iter()
+            .filter(|(name, _)| !ordinary.contains(&name.as_str()));
         let refused = self.refused.iter();
         let all = counters.map(|(name, &value)| (name.replace('_', " "), value));
         let all = all.chain(refused.map(|(reason, &value)| (format!("refused {reason}"), value)));
-        let all: Vec<_> = all.filter(|&(_, value)| value > 0).map(|(name, value)| format!("{name} {value}")).collect();
+        let all: Vec<_> = all
+            .filter(|&(_, value)| value > 0)
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
         match all.is_empty() {
             true => Ok(()),
             false => writeln!(f, "\nsince the start: {}", all.join(", ")),
@@ -386,7 +428,7 @@ pub(crate) mod tests {
         let expected = "\
 relay VERSION on [::]:4434, up 2 h 3 min
 pin abababababababababababababababababababababababababababababababab
-2 names, 3 connections, 1 tunnels
+names 2, connections 3, tunnels 1
 
 NAME         FROM                 TUNNELS  RTT      LOSS    RECEIVED  SENT   SPEAKS
 alice@host1  192.0.2.1:50000      1        12.3 ms  0.50 %  3.0 MiB   999 B  cbor
@@ -398,7 +440,10 @@ ABABABABABABABABABABABABABABABAB  alice@host1  bob  4.9 KiB  1.0 GiB
 
 since the start: malformed 2, refused target_not_connected 4
 ";
-        assert_eq!(report().to_string(), expected.replace("VERSION", env!("CARGO_PKG_VERSION")));
+        assert_eq!(
+            report().to_string(),
+            expected.replace("VERSION", env!("CARGO_PKG_VERSION"))
+        );
     }
 
     #[test]
@@ -413,7 +458,13 @@ since the start: malformed 2, refused target_not_connected 4
 
     #[test]
     fn sizes_and_times_for_people() {
-        for (bytes, text) in [(0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")] {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (5 << 40, "5.0 TiB"),
+        ] {
             assert_eq!(Bytes(bytes).to_string(), text);
         }
         for (seconds, text) in [(0, "0 s"), (61, "1 min 1 s"), (3600, "1 h 0 min"), (90_000, "1 d 1 h")] {

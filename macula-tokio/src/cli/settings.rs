@@ -97,7 +97,10 @@ impl RelaySettings {
             max_handshakes: (args.max_handshakes)
                 .or(file.max_handshakes)
                 .unwrap_or_else(|| Limits::default().handshaking),
-            drain_timeout: args.drain_timeout.or(file.drain_timeout).unwrap_or(Duration::from_secs(5)),
+            drain_timeout: args
+                .drain_timeout
+                .or(file.drain_timeout)
+                .unwrap_or(Duration::from_secs(5)),
         })
     }
 }
@@ -276,13 +279,21 @@ mod tests {
         assert_eq!(settings(Some(file), &args), Ok(from_flags));
         let off = settings(Some(file), &["--no-admin"]).unwrap();
         assert_eq!(off.admin, Admin::Off);
-        assert_eq!(settings(Some("self-signed = true\nlisten = 'h:9'"), &[]).unwrap().listen, [HostPort::new("h", 9)]);
+        assert_eq!(
+            settings(Some("self-signed = true\nlisten = 'h:9'"), &[])
+                .unwrap()
+                .listen,
+            [HostPort::new("h", 9)]
+        );
     }
 
     #[test]
     fn bad_files_say_where() {
         for (file, parts) in [
-            ("self-signed = true\nlissten = 'x'", &["line 2", "unknown field `lissten`"][..]),
+            (
+                "self-signed = true\nlissten = 'x'",
+                &["line 2", "unknown field `lissten`"][..],
+            ),
             ("\nlisten = 'h:x'", &["relay.toml: line 2: listen: \"x\" is not a port"]),
             ("takeover = 'maybe'", &["line 1", "takeover: \"maybe\" is neither"]),
             ("max-rate-per-node = 0", &["line 1", "max-rate-per-node: a rate of 0"]),

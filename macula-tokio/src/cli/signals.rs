@@ -77,9 +77,9 @@ mod imp {
 
     #[expect(clippy::unnecessary_wraps, reason = "the same signature everywhere")]
     pub(super) fn listen(tell: mpsc::Sender<Signal>) -> io::Result<()> {
-        tokio::spawn(async move {
-            while tokio::signal::ctrl_c().await.is_ok() && tell.send(Signal::Stop).await.is_ok() {}
-        });
+        tokio::spawn(
+            async move { while tokio::signal::ctrl_c().await.is_ok() && tell.send(Signal::Stop).await.is_ok() {} },
+        );
         Ok(())
     }
 }

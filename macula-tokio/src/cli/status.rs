@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(crate) async fn status(args: StatusArgs, events: &Events, signals: &mut Signals) -> Outcome {
-    let path = args.admin.admin.unwrap_or_else(admin::default_path);
+    let path = args.admin.admin.unwrap_or_else(admin::find);
     let clear = args.watch && !events.is_json() && std::io::stdout().is_terminal();
     loop {
         let report = fetch(&path).await?;
@@ -70,7 +70,7 @@ fn show(report: &StatusReport, json: bool) -> String {
 }
 
 pub(crate) async fn drain(args: DrainArgs, events: &Events, signals: &mut Signals) -> Outcome {
-    let path = args.admin.admin.unwrap_or_else(admin::default_path);
+    let path = args.admin.admin.unwrap_or_else(admin::find);
     let limit = async {
         match args.timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,
@@ -97,7 +97,9 @@ async fn drained(path: PathBuf, events: &Events) -> Outcome {
                 events.tell(&Event::Drained);
                 return Ok(());
             }
-            Answer::Drained(false) => return Err(Failure::failed("drain", "the relay was stopped before it was empty")),
+            Answer::Drained(false) => {
+                return Err(Failure::failed("drain", "the relay was stopped before it was empty"));
+            }
             Answer::Status(_) | Answer::Error(_) => return Err(Failure::failed("admin", "an answer to nothing asked")),
         }
     }

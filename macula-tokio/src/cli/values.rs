@@ -27,7 +27,9 @@ impl HostPort {
 
     /// Every address that the name stands for, at least one.
     pub(crate) async fn resolve(&self) -> std::io::Result<Vec<std::net::SocketAddr>> {
-        let found: Vec<_> = tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect();
+        let found: Vec<_> = tokio::net::lookup_host((self.host.as_str(), self.port))
+            .await?
+            .collect();
         match found.is_empty() {
             true => Err(std::io::Error::new(
                 std::io::ErrorKind::NotFound,
@@ -111,7 +113,9 @@ fn parse_port(text: &str) -> Result<u16, String> {
 /// (powers of 1024), and `B` behind it if one likes.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is not a size; examples: 65536, 64KiB, 10M, 1.5GB");
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim_start();
     let unit = unit.strip_suffix(['B', 'b']).unwrap_or(unit);
@@ -148,7 +152,9 @@ pub(crate) fn rate(text: &str) -> Result<u64, String> {
 /// Seconds, with an optional fraction; `ms`, `s`, `m` and `h` may follow the number.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is not a time; examples: 10, 0.5, 250ms, 2m");
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit {
         "" | "s" => 1.0,
@@ -178,7 +184,9 @@ pub(crate) fn name(text: &str) -> Result<Name, String> {
     match text.len() {
         0 => Err("a name has at least one character".to_owned()),
         1..=LONGEST_NAME => Ok(Name::from(text)),
-        length => Err(format!("a name has at most {LONGEST_NAME} bytes, this one has {length}")),
+        length => Err(format!(
+            "a name has at most {LONGEST_NAME} bytes, this one has {length}"
+        )),
     }
 }
 
@@ -214,8 +222,23 @@ mod tests {
             assert_eq!(relay_address(text), Ok(HostPort::new(host, port)), "{text}");
         }
         for text in [
-            "", ":1", "host:", "host:65536", "host:-1", "host:+1", "host:x", "http://host:1", "[::1", "[::1]x", "[host]:1",
-            "a b:1", "user@host:1", "quic://", "host:1/path", "a:b:1", "::1:x",
+            "",
+            ":1",
+            "host:",
+            "host:65536",
+            "host:-1",
+            "host:+1",
+            "host:x",
+            "http://host:1",
+            "[::1",
+            "[::1]x",
+            "[host]:1",
+            "a b:1",
+            "user@host:1",
+            "quic://",
+            "host:1/path",
+            "a:b:1",
+            "::1:x",
         ] {
             assert!(relay_address(text).is_err(), "{text}");
         }
@@ -228,7 +251,10 @@ mod tests {
         for text in ["localhost", "::1", "[::1]", "tcp://localhost:80", "80"] {
             assert!(tcp_address(text).is_err(), "{text}");
         }
-        assert_eq!(tcp_address("[::1]:80").map(|address| address.to_string()), Ok("[::1]:80".to_owned()));
+        assert_eq!(
+            tcp_address("[::1]:80").map(|address| address.to_string()),
+            Ok("[::1]:80".to_owned())
+        );
     }
 
     #[test]
@@ -247,7 +273,18 @@ mod tests {
         ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "k", "1T", "-1", "1.", ".5", "1.2.3", "18446744073709551616", "99999999999999G", "1 2"] {
+        for text in [
+            "",
+            "k",
+            "1T",
+            "-1",
+            "1.",
+            ".5",
+            "1.2.3",
+            "18446744073709551616",
+            "99999999999999G",
+            "1 2",
+        ] {
             assert!(size(text).is_err(), "{text}");
         }
         assert_eq!(rate("10MB/s"), Ok(10_000_000));
@@ -256,7 +293,14 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, millis) in [("10", 10_000), ("0.5", 500), ("250ms", 250), ("2m", 120_000), ("1h", 3_600_000), ("0", 0)] {
+        for (text, millis) in [
+            ("10", 10_000),
+            ("0.5", 500),
+            ("250ms", 250),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("0", 0),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "s", "1d", "-1", "1e9", "inf", "99999999999999999999"] {

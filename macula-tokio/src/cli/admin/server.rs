@@ -105,7 +105,7 @@ impl AdminServer {
         let mut ended = phase;
         loop {
             tokio::select! {
-                _ = ended.wait_for(|phase| *phase != Phase::Running) => break,
+                _ = end(&mut ended) => break,
                 Some(_) = clients.join_next() => {}
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) if clients.len() < CLIENTS => {
@@ -190,7 +190,7 @@ impl<R: RelayHandle, F: Fn(&RelaySnapshot) -> StatusReport> Desk<R, F> {
                         return;
                     }
                 }
-                _ = ended.wait_for(|phase| *phase != Phase::Running) => return,
+                _ = end(&mut ended) => return,
             }
             let answered = match serde_json::from_slice(&line) {
                 Ok(Request::Status) => self.status(&mut write).await,
@@ -227,12 +227,18 @@ impl<R: RelayHandle, F: Fn(&RelaySnapshot) -> StatusReport> Desk<R, F> {
                 say(write, &Answer::Draining(remaining)).await?;
                 told = Some(remaining);
             }
-            let over = async { phase.wait_for(|phase| *phase != Phase::Running).await.map(|phase| *phase) };
-            if let Ok(over) = tokio::time::timeout(LOOK, over).await {
-                let drained = matches!(over, Ok(Phase::Ended { drained: true }));
+            if let Ok(drained) = tokio::time::timeout(LOOK, end(&mut phase)).await {
                 return say(write, &Answer::Drained(drained)).await;
             }
         }
+    }
+}
+
+/// Waits for the end; whether the relay was empty then.
+async fn end(phase: &mut watch::Receiver<Phase>) -> bool {
+    match phase.wait_for(|phase| *phase != Phase::Running).await {
+        Ok(phase) => *phase == Phase::Ended { drained: true },
+        Err(_) => false,
     }
 }
 

@@ -55,7 +55,12 @@ impl World {
         self.phase.send_replace(Phase::Ended { drained });
         let within = tokio::time::timeout(Duration::from_secs(10), self.serving).await;
         within.expect("the server ends").unwrap();
-        assert!(fs::read_dir(self.directory.path().join("run")).unwrap().next().is_none());
+        assert!(
+            fs::read_dir(self.directory.path().join("run"))
+                .unwrap()
+                .next()
+                .is_none()
+        );
     }
 }
 
@@ -118,7 +123,12 @@ async fn the_socket_is_private_and_not_taken_from_the_living() {
     assert_eq!(mode & 0o777, 0o600);
     assert!(matches!(AdminServer::bind(&world.path()), Err(BindError::InUse(_))));
     // It still works after that.
-    AdminClient::connect(&world.path()).await.unwrap().status().await.unwrap();
+    AdminClient::connect(&world.path())
+        .await
+        .unwrap()
+        .status()
+        .await
+        .unwrap();
     world.end(false).await;
 }
 
@@ -137,8 +147,15 @@ async fn a_stale_socket_is_replaced_and_a_file_is_not() {
 
 #[tokio::test]
 async fn nobody_there() {
-    let error = AdminClient::connect(Path::new("/nonexistent/relay.sock")).await.unwrap_err();
-    assert!(error.to_string().starts_with("no relay answers at /nonexistent/relay.sock: "), "{error}");
+    let error = AdminClient::connect(Path::new("/nonexistent/relay.sock"))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("no relay answers at /nonexistent/relay.sock: "),
+        "{error}"
+    );
 }
 
 #[test]

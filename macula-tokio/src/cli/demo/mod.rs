@@ -76,7 +76,11 @@ fn check(error: io::Error) -> Failure {
 
 fn progress_bar(size: u64, json: bool) -> ProgressBar {
     let hidden = json || !io::stderr().is_terminal();
-    let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let target = if hidden {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    };
     let style = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes} came back, {bytes_per_sec}");
     let bar = ProgressBar::with_draw_target(Some(size), target);
     match style {
@@ -110,7 +114,9 @@ impl<B: Backend> Scene<B> {
         });
         let relay = Arc::new(relay.await.map_err(|error| Failure::failed("relay", error))?);
         let reports = relay.clone();
-        tasks.push(tokio::spawn(async move { while reports.next_report().await.is_some() {} }));
+        tasks.push(tokio::spawn(
+            async move { while reports.next_report().await.is_some() {} },
+        ));
         let port = relay.local_addrs().first().map_or(0, SocketAddr::port);
         let exposing = node(backend, "service", port, &trust).await?;
         let forwarding = node(backend, "client", port, &trust).await?;
@@ -152,7 +158,9 @@ async fn bind() -> Result<TcpListener, Failure> {
 }
 
 fn local_port(listener: &TcpListener) -> Result<u16, Failure> {
-    let addr = listener.local_addr().map_err(|error| Failure::failed("listen", error))?;
+    let addr = listener
+        .local_addr()
+        .map_err(|error| Failure::failed("listen", error))?;
     Ok(addr.port())
 }
 
@@ -166,7 +174,10 @@ async fn node<B: Backend>(backend: &B, name: &str, port: u16, trust: &Trust) -> 
         encoding: EncodingChoice::Auto,
         allow_from: None,
     };
-    let node = backend.node(options).await.map_err(|error| Failure::failed("node", error))?;
+    let node = backend
+        .node(options)
+        .await
+        .map_err(|error| Failure::failed("node", error))?;
     let identified = async {
         let mut last = "it went away".to_owned();
         while let Some(event) = node.next_event().await {
@@ -176,7 +187,10 @@ async fn node<B: Backend>(backend: &B, name: &str, port: u16, trust: &Trust) -> 
                 NodeEvent::Waiting { .. } => {}
             }
         }
-        Err(Failure::failed("node", format_args!("{name} cannot use the relay: {last}")))
+        Err(Failure::failed(
+            "node",
+            format_args!("{name} cannot use the relay: {last}"),
+        ))
     };
     match tokio::time::timeout(GRACE / 2, identified).await {
         Ok(identified) => identified?,
@@ -250,7 +264,10 @@ impl fmt::Display for Report {
             ..
         } = self;
         let size = Bytes(*bytes);
-        writeln!(f, "TCP client -> node -> relay -> node -> TCP echo service and back, on loopback\n")?;
+        writeln!(
+            f,
+            "TCP client -> node -> relay -> node -> TCP echo service and back, on loopback\n"
+        )?;
         writeln!(f, "  set-up       {ready_ms} ms for a relay and two nodes")?;
         writeln!(
             f,

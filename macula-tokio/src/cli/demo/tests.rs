@@ -14,7 +14,9 @@ fn args() -> DemoArgs {
 #[tokio::test]
 async fn it_works_over_any_backend() {
     let (_stop, mut signals) = Signals::by_hand();
-    run(&Memory::default(), args(), &Events::silent(), &mut signals).await.expect("a demo");
+    run(&Memory::default(), args(), &Events::silent(), &mut signals)
+        .await
+        .expect("a demo");
 }
 
 #[tokio::test]
@@ -50,8 +52,17 @@ fn the_report() {
          \"rtt_max_us\":200.0,\"tunnels\":8,\"bytes\":67108864,\"seconds\":0.5,\"mib_per_second\":128.0}\n"
     );
     let text = report.text(false);
-    assert!(text.contains("median 101 µs, 99 % within 199 µs, slowest 200 µs"), "{text}");
-    assert!(text.contains("64.0 MiB each way at once, 8 tunnels, 0.5 s: 128 MiB/s each way"), "{text}");
+    assert!(
+        text.contains("median 101 µs, 99 % within 199 µs, slowest 200 µs"),
+        "{text}"
+    );
+    assert!(
+        text.contains("64.0 MiB each way at once, 8 tunnels, 0.5 s: 128 MiB/s each way"),
+        "{text}"
+    );
     assert!(text.ends_with("\nok\n"), "{text}");
-    assert!(Report::new(Duration::ZERO, &[], &bulk, 1).text(false).ends_with("ok\n"), "no round trips are no crash");
+    assert!(
+        Report::new(Duration::ZERO, &[], &bulk, 1).text(false).ends_with("ok\n"),
+        "no round trips are no crash"
+    );
 }

@@ -41,7 +41,17 @@ struct World {
 
 /// `macula expose --name web`, and a node that can open tunnels to it.
 async fn world(to: &str, more: &[&str]) -> World {
-    let line = ["macula", "expose", "--relay", "memory", "--insecure", "--name", "web", "--to", to];
+    let line = [
+        "macula",
+        "expose",
+        "--relay",
+        "memory",
+        "--insecure",
+        "--name",
+        "web",
+        "--to",
+        to,
+    ];
     let Command::Expose(args) = Cli::try_parse_from(line.iter().chain(more)).unwrap().command else {
         unreachable!("the subcommand is expose");
     };
@@ -87,7 +97,10 @@ async fn a_tunnel_becomes_a_connection() {
     assert_eq!(got, "goodbye");
     let closed = world.recorder.wait("tunnel_closed").await;
     let opened = world.recorder.wait("tunnel_open").await;
-    assert_eq!((&opened["id"], &opened["peer"]), (&"01".repeat(16).into(), &"alice".into()));
+    assert_eq!(
+        (&opened["id"], &opened["peer"]),
+        (&"01".repeat(16).into(), &"alice".into())
+    );
     assert_eq!(opened["id"], closed["id"]);
     assert_eq!((&closed["bytes_in"], &closed["bytes_out"]), (&5.into(), &7.into()));
     assert_eq!(closed["reason"], "finished");
@@ -104,7 +117,12 @@ async fn nobody_listens() {
     assert_eq!(reset_code(&error), Some(Code::REFUSED));
     let error = world.recorder.wait("error").await;
     assert_eq!(error["kind"], "connect");
-    assert!(error["message"].as_str().unwrap().starts_with(&format!("cannot connect to {free}: ")));
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .starts_with(&format!("cannot connect to {free}: "))
+    );
     assert_eq!(world.recorder.wait("tunnel_closed").await["reason"], "refused");
     world.end().await;
 }
@@ -126,7 +144,11 @@ async fn more_tunnels_than_allowed_are_refused() {
 #[tokio::test]
 async fn a_signal_drains_and_then_cuts() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let world = world(&listener.local_addr().unwrap().to_string(), &["--drain-timeout", "100ms"]).await;
+    let world = world(
+        &listener.local_addr().unwrap().to_string(),
+        &["--drain-timeout", "100ms"],
+    )
+    .await;
     let (mut recv, _send) = world.alice.open(&Name::from("web")).await.unwrap().split();
     let (mut tcp, _) = listener.accept().await.unwrap();
     world.stop.send(Signal::Stop).await.unwrap();

@@ -31,7 +31,10 @@ struct World {
 /// `macula forward --target web`.
 async fn world(more: &[&str]) -> World {
     let line = "macula forward --relay memory --insecure --name me --target web --listen 127.0.0.1:0";
-    let Command::Forward(args) = Cli::try_parse_from(line.split(' ').chain(more.iter().copied())).unwrap().command else {
+    let Command::Forward(args) = Cli::try_parse_from(line.split(' ').chain(more.iter().copied()))
+        .unwrap()
+        .command
+    else {
         unreachable!("the subcommand is forward");
     };
     let memory = Memory::default();
@@ -39,7 +42,11 @@ async fn world(more: &[&str]) -> World {
     let recorder = Recorder::default();
     let (backend, events) = (memory.clone(), recorder.events());
     let running = tokio::spawn(async move { run(&backend, *args, &events, &mut signals).await });
-    let addr = recorder.wait("listening").await["addr"].as_str().unwrap().parse().unwrap();
+    let addr = recorder.wait("listening").await["addr"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     World {
         memory,
         recorder,
@@ -87,7 +94,10 @@ async fn a_refused_tunnel_resets_the_connection() {
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     let error = world.recorder.wait("error").await;
     assert_eq!(error["kind"], "open");
-    assert_eq!(error["message"], "no tunnel to web: the relay refused: target_not_connected");
+    assert_eq!(
+        error["message"],
+        "no tunnel to web: the relay refused: target_not_connected"
+    );
     world.end().await;
 }
 
@@ -99,7 +109,10 @@ async fn a_reset_comes_through() {
     let (_recv, mut send) = web.incoming().await.unwrap().split();
     send.reset(Code::TCP_RESET);
     assert_eq!(tcp.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    assert_eq!(world.recorder.wait("tunnel_closed").await["reason"], "reset by the peer: tcp_reset");
+    assert_eq!(
+        world.recorder.wait("tunnel_closed").await["reason"],
+        "reset by the peer: tcp_reset"
+    );
     world.end().await;
 }
 
@@ -120,5 +133,8 @@ async fn a_port_that_is_taken_is_a_failure() {
     let at = HostPort::new("127.0.0.1", taken.local_addr().unwrap().port());
     let failure = listen(&at, &Events::silent()).await.unwrap_err();
     assert_eq!(failure.kind(), "listen");
-    assert!(failure.to_string().starts_with(&format!("cannot listen on {at}: ")), "{failure}");
+    assert!(
+        failure.to_string().starts_with(&format!("cannot listen on {at}: ")),
+        "{failure}"
+    );
 }

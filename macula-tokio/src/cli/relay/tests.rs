@@ -119,12 +119,29 @@ async fn it_tells_where_it_is_and_ends_on_a_signal() {
     let directory = tempfile::tempdir().unwrap();
     let world = world(settings(directory.path())).await;
     assert_eq!(world.recorder.wait("listening").await["addr"], "127.0.0.1:4434");
-    assert_eq!(world.recorder.wait("certificate").await["pin"].as_str().unwrap().len(), 64);
+    assert_eq!(
+        world.recorder.wait("certificate").await["pin"].as_str().unwrap().len(),
+        64
+    );
     let url = world.recorder.wait("metrics").await["url"].as_str().unwrap().to_owned();
-    assert!(url.starts_with("http://127.0.0.1:") && url.ends_with("/metrics"), "{url}");
-    let socket = world.recorder.wait("admin").await["socket"].as_str().unwrap().to_owned();
-    let report = AdminClient::connect(Path::new(&socket)).await.unwrap().status().await.unwrap();
-    assert_eq!((report.listen, report.pin.len()), (vec!["127.0.0.1:4434".to_owned()], 64));
+    assert!(
+        url.starts_with("http://127.0.0.1:") && url.ends_with("/metrics"),
+        "{url}"
+    );
+    let socket = world.recorder.wait("admin").await["socket"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let report = AdminClient::connect(Path::new(&socket))
+        .await
+        .unwrap()
+        .status()
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.listen, report.pin.len()),
+        (vec!["127.0.0.1:4434".to_owned()], 64)
+    );
     world.signal.send(Signal::Stop).await.unwrap();
     world.recorder.wait("draining").await;
     let relay = world.relay.clone();
@@ -138,7 +155,10 @@ async fn it_tells_where_it_is_and_ends_on_a_signal() {
 async fn a_drain_through_the_socket_has_no_time_limit() {
     let directory = tempfile::tempdir().unwrap();
     let world = world(settings(directory.path())).await;
-    let socket = world.recorder.wait("admin").await["socket"].as_str().unwrap().to_owned();
+    let socket = world.recorder.wait("admin").await["socket"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let mut client = AdminClient::connect(Path::new(&socket)).await.unwrap();
     client.drain().await.unwrap();
     world.recorder.wait("draining").await;
@@ -176,8 +196,14 @@ async fn files_are_read_again_and_broken_ones_are_not() {
     fs::write(path("cert"), second.to_pem()).unwrap();
     fs::write(path("access"), "default = 'ajar'").unwrap();
     world.signal.send(Signal::Reload).await.unwrap();
-    assert_eq!(world.recorder.wait("certificate").await["pin"], second.pin().to_string());
-    assert!(world.relay.seen.lock().unwrap().access.is_none(), "the broken file changed nothing");
+    assert_eq!(
+        world.recorder.wait("certificate").await["pin"],
+        second.pin().to_string()
+    );
+    assert!(
+        world.relay.seen.lock().unwrap().access.is_none(),
+        "the broken file changed nothing"
+    );
     world.recorder.clear();
     fs::write(path("cert"), "junk").unwrap();
     fs::write(path("access"), "[names.a]\nmax-tunnels = 1").unwrap();
@@ -185,7 +211,10 @@ async fn files_are_read_again_and_broken_ones_are_not() {
     assert_eq!(world.recorder.wait("reloaded").await["what"], "access");
     {
         let seen = world.relay.seen.lock().unwrap();
-        assert_eq!(seen.access.as_ref().map(|access| access.default), Some(DefaultAccess::Open));
+        assert_eq!(
+            seen.access.as_ref().map(|access| access.default),
+            Some(DefaultAccess::Open)
+        );
         assert_eq!(seen.credentials.as_ref().map(|shown| shown.pin()), Some(second.pin()));
     }
     world.signal.send(Signal::Stop).await.unwrap();
@@ -205,7 +234,9 @@ async fn a_broken_file_at_the_start_is_an_end() {
     };
     let (found, _relays) = mpsc::unbounded_channel();
     let (_signal, mut signals) = Signals::by_hand();
-    let failure = run(&Spy(found), settings, &Events::silent(), &mut signals).await.unwrap_err();
+    let failure = run(&Spy(found), settings, &Events::silent(), &mut signals)
+        .await
+        .unwrap_err();
     assert_eq!(failure.kind(), "usage");
 }
 
@@ -216,10 +247,7 @@ fn reports_become_events() {
     let name = |name: &str| Name::from(name);
     for (report, line) in [
         (
-            Report::Identified {
-                conn,
-                name: name("a"),
-            },
+            Report::Identified { conn, name: name("a") },
             r#"{"event":"identified","name":"a"}"#,
         ),
         (
