@@ -194,6 +194,12 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_file_is_right() {
+        let rules = read(include_str!("../../../packaging/access.toml")).expect("a good sample");
+        assert_eq!(rules.names.len(), 2);
+    }
+
+    #[test]
     fn a_missing_file_is_named() {
         let error = load(Path::new("/nonexistent/access.toml"), GENERAL)
             .unwrap_err()
