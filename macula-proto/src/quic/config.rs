@@ -1,6 +1,6 @@
 //! Settings of endpoints, listeners, dials and transports.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, VarInt};
 
