@@ -201,11 +201,14 @@ impl Endpoint {
         self.expire_incoming(now);
     }
 
-    /// Writes the next datagrams, all to one receiver, to the end of `buf`, at most `max_datagrams` of equal size.
+    /// Writes the next datagrams, all to one receiver, into `buf`, which is cleared before; at most `max_datagrams` of
+    /// equal size.
     ///
     /// Poll until it answers `None`, after any input. An empty `buf` saves a copy.
     pub fn poll_transmit(&mut self, now: Now, max_datagrams: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.set_now(now);
+        // quinn-proto takes the length of the buffer for that of the datagrams.
+        buf.clear();
         if let Some((transmit, bytes)) = self.replies.pop_front() {
             buf.extend_from_slice(&bytes);
             self.count_sent(&transmit);

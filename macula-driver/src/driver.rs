@@ -1,0 +1,252 @@
+//! The task that drives an endpoint: the only one that touches its socket.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use quinn_udp::UdpSockRef;
+
+use crate::{
+    shared::{Phase, Shared, State},
+    udp::Udp,
+};
+
+/// Rounds of receiving and sending before other tasks get their turn.
+const MAX_ROUNDS: usize = 8;
+
+/// Datagrams handed to the endpoint before others get at the lock.
+const MAX_DATAGRAMS: usize = 128;
+
+/// Bytes taken from the endpoint before they are sent.
+const MAX_BYTES: usize = 256 << 10;
+
+/// Receive calls failing in a row that end the endpoint.
+const MAX_ERRORS: u32 = 100;
+
+/// A UDP socket and a timer on some runtime.
+pub trait Socket: Unpin + Send + 'static {
+    /// Ready when there may be something to receive.
+    ///
+    /// # Errors
+    /// When the runtime is gone.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready when there may be room to send.
+    ///
+    /// # Errors
+    /// When the runtime is gone.
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Runs a receive call on the socket, and notes that it is not readable if the call would block.
+    ///
+    /// # Errors
+    /// Those of the call.
+    fn try_recv<T>(&mut self, call: impl FnMut(UdpSockRef<'_>) -> io::Result<T>) -> io::Result<T>;
+
+    /// Runs a send call on the socket, and notes that it is not writable if the call would block.
+    ///
+    /// # Errors
+    /// Those of the call.
+    fn try_send<T>(&mut self, call: impl FnMut(UdpSockRef<'_>) -> io::Result<T>) -> io::Result<T>;
+
+    /// Ready at this moment; never without one.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()>;
+}
+
+/// Drives one endpoint; to be spawned on a runtime.
+///
+/// It ends when all handles of the endpoint, its connections and its streams are gone and the last connection is over on
+/// both sides. Dropping it earlier ends everything at once: waiting handles fail, and peers are not told.
+#[must_use = "nothing happens unless the driver runs"]
+#[derive(Debug)]
+pub struct Driver<S> {
+    shared: Arc<Shared>,
+    socket: S,
+    udp: Udp,
+    errors: u32,
+}
+
+/// What is left to do after a step.
+enum Next {
+    /// Something that is ready now.
+    More,
+    /// Nothing until then.
+    Sleep(Option<Instant>),
+    /// Nothing at all.
+    Over,
+}
+
+impl<S: Socket> Driver<S> {
+    pub(crate) fn new(shared: Arc<Shared>, socket: S, udp: Udp) -> Self {
+        Self {
+            shared,
+            socket,
+            udp,
+            errors: 0,
+        }
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.locked(|state| state.stats.runs += 1);
+        for _ in 0..MAX_ROUNDS {
+            let received = self.receive(cx)?;
+            let next = self.step(cx);
+            let sent = self.send(cx)?;
+            match next {
+                Next::Over => return Poll::Ready(Ok(())),
+                // What blocks sending wakes us; until then only receiving goes on.
+                Next::More if sent => {}
+                Next::More | Next::Sleep(_) if received => {}
+                Next::More => return Poll::Pending,
+                Next::Sleep(at) => {
+                    if self.socket.poll_deadline(cx, at).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Receives one batch. False when there is none.
+    fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        match self.socket.poll_readable(cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(ready) => ready?,
+        }
+        let udp = &mut self.udp;
+        match self.socket.try_recv(|socket| udp.receive(socket)) {
+            Ok(()) => {
+                self.errors = 0;
+                Ok(true)
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(true),
+            Err(error) => {
+                // Some systems report what became of earlier sends here; that is no reason to end.
+                self.shared.locked(|state| state.stats.receive_errors += 1);
+                self.errors += 1;
+                tracing::debug!(%error, "receive failed");
+                if self.errors >= MAX_ERRORS {
+                    Err(error)
+                } else {
+                    Ok(true)
+                }
+            }
+        }
+    }
+
+    /// Feeds the endpoint, takes out what it has, and says when to come back.
+    fn step(&mut self, cx: &mut Context<'_>) -> Next {
+        let shared = Arc::clone(&self.shared);
+        let mut first = true;
+        loop {
+            let next = shared.locked(|state| {
+                state.driver = None;
+                if std::mem::take(&mut first) {
+                    state.tick();
+                    state.stats.receives += u64::from(!self.udp.inbox.is_empty());
+                }
+                self.feed(state);
+                if !self.udp.inbox.is_empty() {
+                    return None;
+                }
+                Some(self.harvest(state, cx))
+            });
+            if let Some(next) = next {
+                return next;
+            }
+        }
+    }
+
+    fn feed(&mut self, state: &mut State) {
+        for (meta, data) in self.udp.inbox.drain(..self.udp.inbox.len().min(MAX_DATAGRAMS)) {
+            state.endpoint.handle_datagram(state.now, meta, data);
+        }
+        state.drain_events();
+    }
+
+    fn harvest(&mut self, state: &mut State, cx: &mut Context<'_>) -> Next {
+        let now = state.now;
+        if state.endpoint.poll_timeout().is_some_and(|at| at <= now.mono) {
+            state.endpoint.handle_timeout(now);
+            state.drain_events();
+        }
+        state.stats.send_errors = self.udp.send_errors;
+        if !self.udp.outbox.is_empty() {
+            return Next::More;
+        }
+        let segments = self.udp.max_segments();
+        let mut taken = 0;
+        while taken < MAX_BYTES {
+            let mut buffer = self.udp.spare.pop().unwrap_or_default();
+            let Some(transmit) = state.endpoint.poll_transmit(now, segments, &mut buffer) else {
+                self.udp.spare.push(buffer);
+                break;
+            };
+            taken += transmit.size.max(1200);
+            self.udp.outbox.push_back((transmit, buffer));
+            state.stats.sends += 1;
+        }
+        // Sending may have had consequences, such as new connection ids.
+        state.drain_events();
+        if state.is_over() {
+            return Next::Over;
+        }
+        match state.endpoint.poll_timeout() {
+            Some(at) if at <= now.mono => Next::More,
+            at => {
+                state.driver = Some(cx.waker().clone());
+                Next::Sleep(at)
+            }
+        }
+    }
+
+    /// Sends what was taken out. False when the socket takes no more for now.
+    fn send(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        loop {
+            if self.udp.outbox.is_empty() {
+                return Ok(true);
+            }
+            match self.socket.poll_writable(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(ready) => ready?,
+            }
+            let udp = &mut self.udp;
+            match self.socket.try_send(|socket| udp.send(socket)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl<S: Socket> Future for Driver<S> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = self.drive(cx);
+        match &outcome {
+            Poll::Ready(Ok(())) => self.shared.locked(|state| state.phase = Phase::Dead),
+            Poll::Ready(Err(error)) => {
+                tracing::error!(%error, "the socket failed: the endpoint ends");
+                let why = format!("the socket failed: {error}");
+                self.shared.locked(|state| state.stop(&why));
+            }
+            Poll::Pending => {}
+        }
+        outcome
+    }
+}
+
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        self.shared.locked(|state| state.stop("the driver was stopped"));
+    }
+}

@@ -1,0 +1,176 @@
+//! Datagrams in batches: several per system call, in both directions.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSliceMut},
+    net::{SocketAddr, UdpSocket},
+    num::NonZeroUsize,
+};
+
+use bytes::BytesMut;
+use macula_proto::quic::{DatagramMeta, Transmit};
+use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
+
+use crate::socket::{Family, canonical};
+
+/// Room for the largest batch that the kernel joins into one buffer.
+const SLAB: usize = 64 << 10;
+
+/// Datagrams below this size are copied out of their slab. Handing out a part of the slab saves the copy, but then the part
+/// keeps all of it in memory for as long as it is unread, and the slab must be filled anew.
+const COPY_BELOW: usize = 4 << 10;
+
+/// Slabs that are lent out and may come back.
+const MAX_LENT: usize = 64;
+
+/// Send buffers kept for the next time.
+const MAX_SPARE: usize = 8;
+
+/// Receives and sends datagrams of one socket in batches, and keeps the buffers for that.
+#[derive(Debug)]
+pub(crate) struct Udp {
+    state: UdpSocketState,
+    family: Family,
+    slabs: Vec<BytesMut>,
+    metas: Vec<RecvMeta>,
+    lent: VecDeque<BytesMut>,
+    /// Received and not yet taken.
+    pub(crate) inbox: VecDeque<(DatagramMeta, BytesMut)>,
+    /// To be sent.
+    pub(crate) outbox: VecDeque<(Transmit, Vec<u8>)>,
+    /// Buffers of what was sent.
+    pub(crate) spare: Vec<Vec<u8>>,
+    /// Transmits that the system refused to send.
+    pub(crate) send_errors: u64,
+}
+
+impl Udp {
+    /// Prepares a socket. `batch` buffers are filled by one receive call, 1 to 32.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub(crate) fn new(socket: &UdpSocket, batch: usize) -> io::Result<Self> {
+        let batch = batch.clamp(1, BATCH_SIZE);
+        Ok(Self {
+            state: UdpSocketState::new(socket.into())?,
+            family: Family::of(socket)?,
+            slabs: (0..batch).map(|_| BytesMut::zeroed(SLAB)).collect(),
+            metas: vec![RecvMeta::default(); batch],
+            lent: VecDeque::new(),
+            inbox: VecDeque::new(),
+            outbox: VecDeque::new(),
+            spare: Vec::new(),
+            send_errors: 0,
+        })
+    }
+
+    pub(crate) fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Whether packets may be cut on their way, so that the datagram size must not be discovered.
+    pub(crate) fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    /// How many datagrams one send may carry now.
+    pub(crate) fn max_segments(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.state.max_gso_segments()).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// One receive call; fills the inbox.
+    pub(crate) fn receive(&mut self, socket: UdpSockRef<'_>) -> io::Result<()> {
+        let batch = self.slabs.len();
+        let mut slabs = self.slabs.iter_mut();
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(slabs.next().map_or(&mut [], |slab| &mut slab[..])));
+        let count = self.state.recv(socket, &mut slices[..batch], &mut self.metas)?;
+        for index in 0..count {
+            self.take(index);
+        }
+        Ok(())
+    }
+
+    /// Cuts the buffer `index` into its datagrams.
+    fn take(&mut self, index: usize) {
+        let meta = self.metas[index];
+        let slab = &mut self.slabs[index];
+        let len = meta.len.min(slab.len());
+        let stride = meta.stride.clamp(1, SLAB);
+        let from = DatagramMeta {
+            remote: canonical(meta.addr),
+            local_ip: meta.dst_ip.map(|ip| ip.to_canonical()),
+            ecn: meta.ecn.map(|ecn| ecn as u8),
+        };
+        if stride < COPY_BELOW {
+            let datagrams = slab[..len].chunks(stride);
+            self.inbox
+                .extend(datagrams.map(|datagram| (from, BytesMut::from(datagram))));
+            return;
+        }
+        let mut data = slab.split_to(len);
+        while !data.is_empty() {
+            let datagram = data.split_to(stride.min(data.len()));
+            let datagram = if datagram.len() < COPY_BELOW {
+                BytesMut::from(&datagram[..])
+            } else {
+                datagram
+            };
+            self.inbox.push_back((from, datagram));
+        }
+        let used = std::mem::replace(slab, Self::fresh(&mut self.lent));
+        if self.lent.len() < MAX_LENT {
+            self.lent.push_back(used);
+        }
+    }
+
+    /// A slab that came back, or a new one.
+    fn fresh(lent: &mut VecDeque<BytesMut>) -> BytesMut {
+        // Whatever was lent first is usually back first; look at a few, so that one kept for long costs nothing.
+        for _ in 0..lent.len().min(4) {
+            let Some(mut slab) = lent.pop_front() else { break };
+            slab.clear();
+            if slab.try_reclaim(SLAB) {
+                slab.resize(SLAB, 0);
+                return slab;
+            }
+            lent.push_back(slab);
+        }
+        BytesMut::zeroed(SLAB)
+    }
+
+    /// Sends the oldest transmit of the outbox.
+    ///
+    /// Whatever keeps the system from sending, apart from a full buffer, is taken as the loss of the datagram.
+    pub(crate) fn send(&mut self, socket: UdpSockRef<'_>) -> io::Result<()> {
+        let Some((transmit, bytes)) = self.outbox.front() else {
+            return Ok(());
+        };
+        let destination = transmit.destination;
+        let outgoing = quinn_udp::Transmit {
+            destination: match destination {
+                SocketAddr::V4(to) => SocketAddr::new(self.family.outbound((*to.ip()).into()), to.port()),
+                to => to,
+            },
+            ecn: transmit.ecn.and_then(EcnCodepoint::from_bits),
+            contents: bytes,
+            segment_size: transmit.segment_size,
+            src_ip: transmit.source_ip.map(|ip| self.family.outbound(ip)),
+        };
+        match self.state.try_send(socket, &outgoing) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => {
+                // Too large a datagram is an ordinary answer to a probe of the path.
+                self.send_errors += 1;
+                tracing::trace!(%error, %destination, "datagram not sent");
+            }
+            Ok(()) => {}
+        }
+        let sent = self.outbox.pop_front().map(|(_, bytes)| bytes);
+        if self.spare.len() < MAX_SPARE {
+            self.spare.extend(sent);
+        }
+        Ok(())
+    }
+}
