@@ -133,3 +133,364 @@ fn what_arrived_stays_readable_while_the_connection_is_held() {
     world.server().release(s);
     world.run_to_rest();
 }
+
+// ----- ends --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_finished_stream_is_finished_at_one_end_and_delivered_at_the_other() {
+    for dir in [Dir::Bi, Dir::Uni] {
+        let (mut world, c, s) = World::connected();
+        let data = pattern(100_000);
+        let stream = open(&mut world, c, dir, &data);
+        let mut conn = world.client().connection(c).unwrap();
+        let mut borrowed = conn.stream(stream).unwrap();
+        borrowed.finish().unwrap();
+        assert!(borrowed.finish().is_err());
+        assert_eq!(borrowed.write(b"more"), Err(WriteError::Closed));
+        assert!(borrowed.enqueue(Bytes::from_static(b"more")).is_err());
+        world.run_for(secs(1));
+        assert_eq!(world.take(SERVER), [], "the owner was told by StreamOpened");
+        assert_eq!(world.read(SERVER, s, stream), (data, Ok(())));
+        world.drain();
+        assert_eq!(world.take(SERVER), [Event::Finished { conn: s, stream }]);
+        assert_eq!(world.take(CLIENT), [Event::Delivered { conn: c, stream }]);
+        let gone = world.client().connection(c).unwrap().stream(stream).is_err();
+        assert_eq!(gone, dir == Dir::Uni, "a stream that is over is forgotten");
+        if dir == Dir::Bi {
+            let mut conn = world.server().connection(s).unwrap();
+            conn.stream(stream).unwrap().write(b"answer").unwrap();
+            conn.stream(stream).unwrap().finish().unwrap();
+            world.run_for(secs(1));
+            assert_eq!(world.read(CLIENT, c, stream), (b"answer".to_vec(), Ok(())));
+            world.run_for(secs(1));
+            assert_eq!(world.client().connection(c).unwrap().stats().streams_open, 0);
+        }
+        assert_eq!(world.server().connection(s).unwrap().stats().streams_open, 0);
+    }
+}
+
+#[test]
+fn a_reset_is_told_with_its_code() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Bi, b"abc");
+    let mut conn = world.client().connection(c).unwrap();
+    conn.stream(stream).unwrap().reset(CODE).unwrap();
+    assert!(conn.stream(stream).unwrap().reset(CODE).is_err());
+    assert!(conn.stream(stream).unwrap().finish().is_err());
+    assert_eq!(conn.stream(stream).unwrap().write(b"x"), Err(WriteError::Closed));
+    world.run_for(ms(100));
+    let reset = Event::Reset {
+        conn: s,
+        stream,
+        code: CODE,
+    };
+    assert_eq!(world.take(SERVER), [reset]);
+    assert_eq!(world.read(SERVER, s, stream), (Vec::new(), Err(ReadError::Reset(CODE))));
+    world.drain();
+    assert_eq!(world.take(SERVER), []);
+    // The other direction lives.
+    let mut conn = world.server().connection(s).unwrap();
+    conn.stream(stream).unwrap().write(b"def").unwrap();
+    world.run_for(ms(100));
+    assert_eq!(world.read(CLIENT, c, stream).0, b"def");
+}
+
+#[test]
+fn a_reset_after_the_finish_still_abandons_what_is_not_delivered() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Uni, b"abc");
+    let mut conn = world.client().connection(c).unwrap();
+    let mut borrowed = conn.stream(stream).unwrap();
+    borrowed.finish().unwrap();
+    borrowed.reset(CODE).unwrap();
+    world.run_for(ms(100));
+    assert_eq!(world.take(CLIENT), [], "neither delivered nor anything else");
+    let reset = Event::Reset {
+        conn: s,
+        stream,
+        code: CODE,
+    };
+    assert_eq!(world.take(SERVER), [reset]);
+}
+
+#[test]
+fn a_stop_is_told_with_its_code_and_answered_by_a_reset() {
+    for dir in [Dir::Bi, Dir::Uni] {
+        let (mut world, c, s) = World::connected();
+        let stream = open(&mut world, c, dir, b"abc");
+        let mut conn = world.server().connection(s).unwrap();
+        let mut borrowed = conn.stream(stream).unwrap();
+        borrowed.stop(CODE).unwrap();
+        assert!(borrowed.stop(CODE).is_err());
+        assert_eq!(borrowed.read_chunk(1), Err(ReadError::Closed));
+        world.run_for(ms(100));
+        let stopped = Event::Stopped {
+            conn: c,
+            stream,
+            code: CODE,
+        };
+        assert_eq!(world.take(CLIENT), [stopped]);
+        assert_eq!(world.take(SERVER), [], "who stopped wants to hear no more");
+        if let Ok(mut borrowed) = world.client().connection(c).unwrap().stream(stream) {
+            assert_eq!(borrowed.write(b"x"), Err(WriteError::Stopped(CODE)));
+            assert!(borrowed.finish().is_err() && borrowed.reset(CODE).is_err());
+            assert!(borrowed.set_priority(1).is_err());
+        } else {
+            assert_eq!(dir, Dir::Uni);
+        }
+        let open = world.server().connection(s).unwrap().stats().streams_open;
+        assert_eq!(open, u64::from(dir == Dir::Bi));
+    }
+}
+
+#[test]
+fn the_stop_of_a_stream_that_waits_to_be_accepted_is_not_lost() {
+    let (mut world, c, s) = World::connected();
+    world
+        .server()
+        .connection(s)
+        .unwrap()
+        .set_accept(Dir::Bi, Accept::OnDemand);
+    let mut conn = world.client().connection(c).unwrap();
+    let stream = conn.open(Dir::Bi).unwrap();
+    conn.stream(stream).unwrap().write(b"abc").unwrap();
+    world.run_for(ms(100));
+    let mut conn = world.client().connection(c).unwrap();
+    conn.stream(stream).unwrap().stop(CODE).unwrap();
+    world.run_for(ms(100));
+    world.take(SERVER);
+    assert_eq!(world.server().connection(s).unwrap().accept(Dir::Bi), Some(stream));
+    world.drain();
+    let stopped = Event::Stopped {
+        conn: s,
+        stream,
+        code: CODE,
+    };
+    assert_eq!(world.take(SERVER), [stopped]);
+    assert_eq!(world.read(SERVER, s, stream).0, b"abc");
+    let mut conn = world.server().connection(s).unwrap();
+    assert_eq!(conn.stream(stream).unwrap().write(b"x"), Err(WriteError::Stopped(CODE)));
+    // The peer sees the reset that answers, so its flow control stays right.
+    let mut conn = world.client().connection(c).unwrap();
+    conn.stream(stream).unwrap().finish().unwrap();
+    world.run_for(ms(100));
+    assert_eq!(world.client().connection(c).unwrap().stats().streams_open, 0);
+}
+
+#[test]
+fn an_abort_ends_both_halves() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Bi, b"abc");
+    let mut conn = world.client().connection(c).unwrap();
+    conn.stream(stream).unwrap().abort(CODE);
+    conn.stream(stream).unwrap().abort(CODE);
+    world.run_for(ms(100));
+    let mut events = world.take(SERVER);
+    events.sort_by_key(|event| matches!(event, Event::Stopped { .. }));
+    let (conn, code) = (s, CODE);
+    assert_eq!(
+        events,
+        [
+            Event::Reset { conn, stream, code },
+            Event::Stopped { conn, stream, code }
+        ]
+    );
+    assert_eq!(world.take(CLIENT), []);
+    for (node, conn) in [(CLIENT, c), (SERVER, s)] {
+        assert_eq!(world.nodes[node].ep.connection(conn).unwrap().stats().streams_open, 0);
+    }
+}
+
+#[test]
+fn halves_that_do_not_exist_are_errors_not_panics() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Uni, b"abc");
+    let mut conn = world.client().connection(c).unwrap();
+    let mut sender = conn.stream(stream).unwrap();
+    assert_eq!(sender.read_chunk(10), Err(ReadError::Closed));
+    assert!(sender.stop(CODE).is_err());
+    sender.set_active(Active::Always);
+    sender.unread(Bytes::new());
+    let mut conn = world.server().connection(s).unwrap();
+    let mut receiver = conn.stream(stream).unwrap();
+    assert_eq!(receiver.write(b"x"), Err(WriteError::Closed));
+    assert!(receiver.enqueue(Bytes::from_static(b"x")).is_err());
+    assert!(receiver.finish().is_err() && receiver.reset(CODE).is_err());
+    assert!(receiver.set_priority(1).is_err() && receiver.priority().is_err());
+    assert!(conn.stream(StreamId::new(1 << 40).unwrap()).is_err());
+    world.run_for(ms(100));
+    assert_eq!(streams(&world.take(CLIENT)).len(), 0);
+}
+
+#[test]
+fn a_held_stream_stays_until_it_is_released() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Uni, b"abc");
+    world.server().connection(s).unwrap().stream(stream).unwrap().hold();
+    world
+        .client()
+        .connection(c)
+        .unwrap()
+        .stream(stream)
+        .unwrap()
+        .finish()
+        .unwrap();
+    world.run_for(ms(100));
+    assert_eq!(world.read(SERVER, s, stream).0, b"abc");
+    world.run_for(ms(100));
+    let mut conn = world.server().connection(s).unwrap();
+    let mut borrowed = conn.stream(stream).unwrap();
+    assert_eq!(borrowed.read_chunk(1), Ok(None));
+    assert_eq!(borrowed.stats().bytes_read, 3);
+    borrowed.release();
+    world.drain();
+    assert!(world.server().connection(s).unwrap().stream(stream).is_err());
+}
+
+#[test]
+fn the_last_event_of_a_stream_still_knows_its_owner() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Uni, b"abc");
+    let mut conn = world.server().connection(s).unwrap();
+    conn.set_owner(Owner(1));
+    conn.stream(stream).unwrap().set_owner(Owner(2));
+    conn.stream(stream).unwrap().set_active(Active::Always);
+    let mut conn = world.client().connection(c).unwrap();
+    conn.set_owner(Owner(3));
+    conn.stream(stream).unwrap().set_owner(Owner(4));
+    conn.stream(stream).unwrap().finish().unwrap();
+    let mut owners = [Vec::new(), Vec::new()];
+    let limit = world.now.mono + secs(1);
+    // Polled here, not by the world, to ask for the owner of each event as a driver does.
+    for _ in 0..20 {
+        for node in [CLIENT, SERVER] {
+            let endpoint = &mut world.nodes[node].ep;
+            while let Some(event) = endpoint.poll_event() {
+                owners[node].push((endpoint.owner_of(&event).unwrap(), event));
+            }
+        }
+        world.step_polled(limit);
+    }
+    let finished = (Owner(2), Event::Finished { conn: s, stream });
+    assert_eq!(owners[SERVER].pop(), Some(finished));
+    assert_eq!(owners[CLIENT], [(Owner(4), Event::Delivered { conn: c, stream })]);
+    for (node, conn) in [(CLIENT, c), (SERVER, s)] {
+        assert_eq!(world.nodes[node].ep.connection(conn).unwrap().stats().streams_open, 0);
+    }
+}
+
+// ----- opening and accepting ---------------------------------------------------------------------------------------
+
+#[test]
+fn streams_are_available_only_to_who_asked() {
+    let (mut world, c, s) = World::connected_with(&transport(|_| {}), &transport(|t| t.max_bidi_streams = 2));
+    let first = open(&mut world, c, Dir::Bi, b"a");
+    let second = open(&mut world, c, Dir::Bi, b"b");
+    world.run_for(ms(100));
+    assert_eq!(
+        world.client().connection(c).unwrap().open(Dir::Bi),
+        Err(OpenError::Blocked)
+    );
+    assert_eq!(
+        world.client().connection(c).unwrap().open(Dir::Bi),
+        Err(OpenError::Blocked)
+    );
+    let end = |world: &mut World, stream| {
+        for (node, conn) in [(CLIENT, c), (SERVER, s)] {
+            let mut conn = world.nodes[node].ep.connection(conn).unwrap();
+            conn.stream(stream).unwrap().abort(CODE);
+        }
+        world.run_for(ms(100));
+    };
+    end(&mut world, first);
+    let available = |event: &Event| matches!(event, Event::StreamsAvailable { dir: Dir::Bi, .. });
+    assert_eq!(world.take(CLIENT).iter().filter(|e| available(e)).count(), 1);
+    world.client().connection(c).unwrap().open(Dir::Bi).unwrap();
+    end(&mut world, second);
+    assert_eq!(world.take(CLIENT).iter().filter(|e| available(e)).count(), 0);
+}
+
+#[test]
+fn streams_asked_for_before_the_handshake_are_available_after_it() {
+    let mut world = World::pair();
+    let config = world.dial_config(SERVER);
+    let c = world.dial(&config);
+    for dir in [Dir::Bi, Dir::Uni] {
+        assert_eq!(world.client().connection(c).unwrap().open(dir), Err(OpenError::Blocked));
+    }
+    world.run_for(ms(100));
+    let events = world.take(CLIENT);
+    let available = |dir| Event::StreamsAvailable { conn: c, dir };
+    assert!(matches!(events[0], Event::Connected { .. }));
+    assert_eq!(events[1..], [available(Dir::Bi), available(Dir::Uni)]);
+    world.client().connection(c).unwrap().open(Dir::Bi).unwrap();
+}
+
+#[test]
+fn streams_wait_for_their_owner() {
+    for dir in [Dir::Bi, Dir::Uni] {
+        let (mut world, c, s) = World::connected();
+        world.server().connection(s).unwrap().set_accept(dir, Accept::OnDemand);
+        let write = |world: &mut World| {
+            let mut conn = world.client().connection(c).unwrap();
+            let stream = conn.open(dir).unwrap();
+            conn.stream(stream).unwrap().write(b"abc").unwrap();
+            world.run_for(ms(50));
+            stream
+        };
+        let waiting = Event::StreamsWaiting { conn: s, dir };
+        let first = write(&mut world);
+        assert_eq!(world.take(SERVER), [waiting.clone()]);
+        let second = write(&mut world);
+        assert_eq!(world.take(SERVER), [], "told once");
+        assert!(world.server().connection(s).unwrap().stream(first).is_err());
+        let mut conn = world.server().connection(s).unwrap();
+        assert_eq!(conn.accept(dir), Some(first));
+        assert_eq!(conn.accept(dir), Some(second));
+        assert_eq!(conn.accept(dir), None);
+        assert_eq!(world.read(SERVER, s, first).0, b"abc");
+        let third = write(&mut world);
+        assert_eq!(world.take(SERVER), [waiting], "and again");
+        world.server().connection(s).unwrap().set_accept(dir, Accept::All);
+        world.drain();
+        let opened = Event::StreamOpened { conn: s, stream: third };
+        assert_eq!(world.take(SERVER), [opened], "those that wait are accepted too");
+        assert_eq!(world.server().connection(s).unwrap().stats().streams_accepted, 3);
+    }
+}
+
+#[test]
+fn bytes_given_back_after_the_end_was_read_are_read_again() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Uni, b"prefix and rest");
+    world
+        .client()
+        .connection(c)
+        .unwrap()
+        .stream(stream)
+        .unwrap()
+        .finish()
+        .unwrap();
+    world.run_for(ms(100));
+    let mut conn = world.server().connection(s).unwrap();
+    let mut borrowed = conn.stream(stream).unwrap();
+    let mut all = bytes::BytesMut::new();
+    assert_eq!(borrowed.read_into(&mut all, 100), Ok(15));
+    assert_eq!(borrowed.read_into(&mut all, 100), Ok(0), "the end");
+    borrowed.unread(all.split_off(6).freeze());
+    borrowed.unread(Bytes::from_static(b"-"));
+    borrowed.set_owner(Owner(9));
+    world.run_for(ms(100));
+    let mut conn = world.server().connection(s).unwrap();
+    let mut borrowed = conn.stream(stream).unwrap();
+    assert_eq!(borrowed.stats().bytes_read, 5);
+    let mut out = [0; 4];
+    assert_eq!(borrowed.read(&mut out), Ok(4));
+    assert_eq!(&out, b"- an");
+    assert_eq!(world.read(SERVER, s, stream), (b"d rest".to_vec(), Ok(())));
+    world.drain();
+    assert!(
+        world.server().connection(s).unwrap().stream(stream).is_err(),
+        "then it is over"
+    );
+}

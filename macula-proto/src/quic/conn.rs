@@ -25,6 +25,8 @@ pub(super) struct Queues {
     pub(super) poll: VecDeque<ConnectionHandle>,
     /// Streams in active mode that may have bytes.
     pub(super) push: VecDeque<(ConnectionHandle, StreamId)>,
+    /// Streams to forget once their last events were polled, and the owners of these asked for.
+    pub(super) over: Vec<(ConnectionHandle, StreamId)>,
     /// End events: given when nothing else is left, so that each is the last of its connection.
     pub(super) ended: VecDeque<Event>,
 }
@@ -62,6 +64,8 @@ pub(super) struct Conn {
     pub(super) accept: [Accept; 2],
     /// The owner was told of streams to accept, and has not found the queue empty since.
     pub(super) waiting: [bool; 2],
+    /// The owner could not open a stream and waits for `StreamsAvailable`.
+    pub(super) open_blocked: [bool; 2],
     pub(super) max_streams: [u64; 2],
     pub(super) streams: BTreeMap<StreamId, StreamState>,
     pub(super) opened: u64,
@@ -93,6 +97,7 @@ impl Conn {
             in_poll: false,
             accept: [Accept::All; 2],
             waiting: [false; 2],
+            open_blocked: [false; 2],
             max_streams,
             streams: BTreeMap::new(),
             opened: 0,
@@ -202,8 +207,23 @@ impl Conn {
         Some(id)
     }
 
-    /// Forgets a stream that is over.
+    /// Tells of a stop that came while the stream waited to be accepted.
+    pub(super) fn tell_stopped(&mut self, id: StreamId, queues: &mut Queues) {
+        if id.dir() == Dir::Bi
+            && let Ok(Some(code)) = self.inner.send_stream(id.to_quinn()).stopped()
+        {
+            self.on_stopped(id, code, queues);
+        }
+    }
+
+    /// Has a stream forgotten if it is over.
     pub(super) fn reap(&mut self, id: StreamId, queues: &mut Queues) {
+        if self.streams.get(&id).is_some_and(StreamState::is_over) {
+            queues.over.push((self.handle, id));
+        }
+    }
+
+    pub(super) fn forget_stream(&mut self, id: StreamId, queues: &mut Queues) {
         if self.streams.get(&id).is_some_and(StreamState::is_over) {
             self.streams.remove(&id);
             if !self.silent {
@@ -222,10 +242,7 @@ impl Conn {
             E::Connected => self.on_connected(queues),
             E::ConnectionLost { reason } => self.end(CloseReason::from_quinn(reason), queues),
             E::Stream(S::Opened { dir }) => self.on_opened(dir.into(), queues),
-            E::Stream(S::Available { dir }) => queues.events.push_back(Event::StreamsAvailable {
-                conn: self.handle,
-                dir: dir.into(),
-            }),
+            E::Stream(S::Available { dir }) => self.on_available(dir.into(), queues),
             E::Stream(S::Readable { id }) => self.on_readable(StreamId::from_quinn(id), queues),
             E::Stream(S::Writable { id }) => self.on_writable(StreamId::from_quinn(id), queues),
             E::Stream(S::Finished { id }) => self.on_delivered(StreamId::from_quinn(id), queues),
@@ -249,9 +266,21 @@ impl Conn {
             alpn: self.alpn(),
             remote: self.remote,
         });
+        // The first allowance came with the handshake.
+        self.on_available(Dir::Bi, queues);
+        self.on_available(Dir::Uni, queues);
     }
 
-    fn on_opened(&mut self, dir: Dir, queues: &mut Queues) {
+    fn on_available(&mut self, dir: Dir, queues: &mut Queues) {
+        if std::mem::take(&mut self.open_blocked[dir as usize]) {
+            queues
+                .events
+                .push_back(Event::StreamsAvailable { conn: self.handle, dir });
+        }
+    }
+
+    /// Accepts what the peer opened, or says that something waits.
+    pub(super) fn on_opened(&mut self, dir: Dir, queues: &mut Queues) {
         match self.accept[dir as usize] {
             Accept::All => {
                 while let Some(stream) = self.accept_stream(dir) {
@@ -259,6 +288,7 @@ impl Conn {
                         conn: self.handle,
                         stream,
                     });
+                    self.tell_stopped(stream, queues);
                 }
             }
             Accept::OnDemand => {
@@ -303,11 +333,17 @@ impl Conn {
             self.wants_transmit(queues);
             return;
         }
+        self.announce(id, queues);
+    }
+
+    /// Has bytes that are there pushed, or tells the owner of them.
+    pub(super) fn announce(&mut self, id: StreamId, queues: &mut Queues) {
+        let Some(state) = self.streams.get_mut(&id) else { return };
         if !state.active.is_passive() {
             if !std::mem::replace(&mut state.pushing, true) {
                 queues.push.push_back((self.handle, id));
             }
-        } else if !std::mem::replace(&mut state.readable, true) {
+        } else if !self.silent && !std::mem::replace(&mut state.readable, true) {
             queues.events.push_back(Event::Readable {
                 conn: self.handle,
                 stream: id,

@@ -100,7 +100,10 @@ impl Connection<'_> {
         if self.conn.closed {
             return Err(OpenError::ConnectionLost);
         }
-        let id = self.conn.inner.streams().open(dir.into()).ok_or(OpenError::Blocked)?;
+        let Some(id) = self.conn.inner.streams().open(dir.into()) else {
+            self.conn.open_blocked[dir as usize] = true;
+            return Err(OpenError::Blocked);
+        };
         let id = StreamId::from_quinn(id);
         let mut state = StreamState::new(id, self.conn.side);
         state.readable = false;
@@ -111,12 +114,17 @@ impl Connection<'_> {
 
     /// Takes the next stream that the peer opened, if one waits. Only with [`Accept::OnDemand`].
     pub fn accept(&mut self, dir: Dir) -> Option<StreamId> {
-        self.conn.accept_stream(dir)
+        let stream = self.conn.accept_stream(dir)?;
+        self.conn.tell_stopped(stream, self.queues);
+        Some(stream)
     }
 
-    /// Says who accepts streams that the peer opens.
+    /// Says who accepts streams that the peer opens. With [`Accept::All`] those that wait already are accepted now.
     pub fn set_accept(&mut self, dir: Dir, accept: Accept) {
         self.conn.accept[dir as usize] = accept;
+        if accept == Accept::All && self.conn.waiting[dir as usize] {
+            self.conn.on_opened(dir, self.queues);
+        }
     }
 
     /// Changes how many streams the peer may have open at once.

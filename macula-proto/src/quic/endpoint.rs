@@ -235,6 +235,9 @@ impl Endpoint {
 
     /// The next event. Poll until it answers `None`, after any input.
     pub fn poll_event(&mut self) -> Option<Event> {
+        if self.queues.events.is_empty() {
+            self.forget_streams();
+        }
         loop {
             if let Some(event) = self.queues.events.pop_front() {
                 self.count_event(&event);
@@ -259,6 +262,10 @@ impl Endpoint {
                     conn.silent = true;
                 }
                 return Some(event);
+            }
+            self.forget_streams();
+            if !self.queues.events.is_empty() {
+                continue;
             }
             self.forget_over();
             return None;
@@ -355,7 +362,8 @@ impl Endpoint {
         }
     }
 
-    /// Whose event this is: the owner of its stream, or else of its connection.
+    /// Whose event this is: the owner of its stream, or else of its connection. To be asked before the next event is polled,
+    /// which may forget the stream.
     pub fn owner_of(&self, event: &Event) -> Option<Owner> {
         let conn = self.conns.get(event.connection()?)?;
         let stream: Option<StreamId> = event.stream();
@@ -460,11 +468,22 @@ impl Endpoint {
         let mut conn = self.connection(handle).ok()?;
         let silent = conn.conn.silent;
         let mut borrowed = conn.stream(stream).ok()?;
+        let state = borrowed.conn.streams.get_mut(&stream)?;
+        let passive = state.active.is_passive();
+        if silent || passive {
+            state.pushing = false;
+        }
         if silent {
-            borrowed.conn.streams.get_mut(&stream)?.pushing = false;
             return None;
         }
         let chunk = borrowed.read_chunk(usize::MAX);
+        if passive {
+            // Made passive meanwhile: its owner hears of what there is.
+            if let Ok(Some(bytes)) = chunk {
+                borrowed.unread(bytes);
+            }
+            return None;
+        }
         let state = self.conns.get_mut(handle)?.streams.get_mut(&stream);
         let Ok(Some(data)) = chunk else {
             if let Some(state) = state {
@@ -487,6 +506,16 @@ impl Endpoint {
             stream,
             data,
         })
+    }
+
+    fn forget_streams(&mut self) {
+        let mut over = std::mem::take(&mut self.queues.over);
+        for (handle, stream) in over.drain(..) {
+            if let Some(conn) = self.conns.get_mut(handle) {
+                conn.forget_stream(stream, &mut self.queues);
+            }
+        }
+        self.queues.over = over;
     }
 
     fn forget_over(&mut self) {

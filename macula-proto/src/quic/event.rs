@@ -64,15 +64,16 @@ pub enum Event {
         /// The connection.
         conn: ConnectionHandle,
     },
-    /// The peer opened a stream and it was accepted. It may have bytes already.
+    /// The peer opened a stream and it was accepted. It may have bytes already, for which no [`Event::Readable`] comes before
+    /// a read has found it empty. With early data this can come before [`Event::Connected`].
     StreamOpened {
         /// The connection.
         conn: ConnectionHandle,
         /// The stream.
         stream: StreamId,
     },
-    /// The peer opened at least one stream that waits for [`accept`](super::Connection::accept). Only with
-    /// [`Accept::OnDemand`](super::Accept::OnDemand).
+    /// The peer opened at least one stream that waits for [`accept`](super::Connection::accept). Given once; it comes again
+    /// after `accept` has answered `None`. Only with [`Accept::OnDemand`](super::Accept::OnDemand).
     StreamsWaiting {
         /// The connection.
         conn: ConnectionHandle,
@@ -86,8 +87,9 @@ pub enum Event {
         /// Which direction can be opened.
         dir: Dir,
     },
-    /// A stream in passive mode has something to read: bytes, its end, or a reset. Given once; it comes again after a read
-    /// that answered [`ReadError::Blocked`](super::ReadError::Blocked).
+    /// A stream in passive mode has something to read: bytes, its end, or a reset. Given once; it comes again after a read has
+    /// found the stream empty, that is, answered [`ReadError::Blocked`](super::ReadError::Blocked) or fewer bytes than were
+    /// asked for. It may come for bytes behind a gap, which cannot be read yet.
     Readable {
         /// The connection.
         conn: ConnectionHandle,
@@ -103,7 +105,8 @@ pub enum Event {
         /// The bytes.
         data: Bytes,
     },
-    /// A stream in active mode used up its allowance and is passive now.
+    /// A stream in active mode used up its allowance and is passive now. There may be more to read, for which no
+    /// [`Event::Readable`] comes before a read has found the stream empty.
     Passive {
         /// The connection.
         conn: ConnectionHandle,

@@ -121,13 +121,16 @@ impl Stream<'_> {
 
     /// Gives bytes back, to be read again before anything else.
     ///
-    /// For whoever reads a prefix and hands the stream over: what came behind the prefix goes first.
+    /// For whoever reads a prefix and hands the stream over: what came behind the prefix goes first. If the stream was found
+    /// empty before, the bytes are announced as if they had arrived now. On a half that was stopped they are dropped.
     pub fn unread(&mut self, bytes: Bytes) {
         if let Some(state) = self.conn.streams.get_mut(&self.id)
+            && state.recv != RecvHalf::Closed
             && !bytes.is_empty()
         {
             state.stats.bytes_read = state.stats.bytes_read.saturating_sub(bytes.len() as u64);
             state.unread.push_front(bytes);
+            self.conn.announce(self.id, self.queues);
         }
     }
 
@@ -147,14 +150,16 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// Says whether bytes are pushed as [`Event::Data`] or pulled. What has arrived already is pushed first.
+    /// Says whether bytes are pushed as [`Event::Data`] or pulled. What has arrived already is pushed first. When an active
+    /// stream is made passive, nothing more is pushed, and [`Event::Readable`] tells of what is left.
     pub fn set_active(&mut self, active: Active) {
         let Some(state) = self.conn.streams.get_mut(&self.id) else {
             return;
         };
         state.active = active;
-        if !active.is_passive() && !std::mem::replace(&mut state.pushing, true) {
-            self.queues.push.push_back((self.conn.handle, self.id));
+        if !active.is_passive() {
+            state.readable = false;
+            self.conn.announce(self.id, self.queues);
         }
     }
 
@@ -321,10 +326,14 @@ impl Stream<'_> {
         let state = self.conn.streams.get_mut(&self.id)?;
         let front = state.unread.front_mut()?;
         let bytes = front.split_to(max.min(front.len()));
-        if front.is_empty() {
+        let emptied = front.is_empty();
+        if emptied {
             state.unread.pop_front();
         }
         state.stats.bytes_read += bytes.len() as u64;
+        if emptied {
+            self.conn.reap(self.id, self.queues);
+        }
         Some(bytes)
     }
 

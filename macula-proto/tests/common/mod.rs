@@ -71,6 +71,7 @@ pub struct Node {
     events: Vec<Event>,
     connected: BTreeSet<ConnectionHandle>,
     closed: BTreeSet<ConnectionHandle>,
+    over: BTreeSet<(ConnectionHandle, StreamId)>,
 }
 
 pub struct World {
@@ -150,6 +151,7 @@ impl World {
             events: Vec::new(),
             connected: BTreeSet::new(),
             closed: BTreeSet::new(),
+            over: BTreeSet::new(),
         });
         index
     }
@@ -251,6 +253,10 @@ impl World {
             polled += 1;
             assert!(polled < MAX_STEPS, "events without end");
         }
+        self.transmit_node(index);
+    }
+
+    fn transmit_node(&mut self, index: usize) {
         let max = NonZeroUsize::new(10).unwrap();
         let mut buf = Vec::new();
         let mut sent = 0;
@@ -311,10 +317,57 @@ impl World {
 
     /// Moves to the next moment at which something happens, unless that is after `limit`.
     pub fn step(&mut self, limit: Instant) -> bool {
+        if !self.advance_to_next(limit) {
+            return false;
+        }
+        for index in 0..self.nodes.len() {
+            if self.fire(index) {
+                self.drain_node(index);
+                if let Some(next) = self.nodes[index].ep.poll_timeout() {
+                    assert!(
+                        next > self.now.mono,
+                        "the time-out must be later than the one just handled"
+                    );
+                }
+            } else {
+                self.drain_node(index);
+            }
+        }
+        true
+    }
+
+    /// The same, but leaves the events to the test.
+    pub fn step_polled(&mut self, limit: Instant) {
+        for index in 0..self.nodes.len() {
+            self.transmit_node(index);
+        }
+        if let Some(at) = self.next_moment().filter(|at| *at <= limit) {
+            self.arrive(at);
+            for index in 0..self.nodes.len() {
+                self.fire(index);
+            }
+        }
+    }
+
+    fn fire(&mut self, index: usize) -> bool {
+        let now = self.now;
+        let due = self.nodes[index].ep.poll_timeout().is_some_and(|at| at <= now.mono);
+        if due {
+            self.nodes[index].ep.handle_timeout(now);
+        }
+        due
+    }
+
+    fn advance_to_next(&mut self, limit: Instant) -> bool {
         self.drain();
         let Some(at) = self.next_moment().filter(|at| *at <= limit) else {
             return false;
         };
+        self.arrive(at);
+        true
+    }
+
+    fn arrive(&mut self, at: Instant) {
         if at > self.now.mono {
             self.now = self.now.after(at - self.now.mono);
         }
@@ -324,23 +377,6 @@ impl World {
             let packet = entry.remove();
             self.deliver(packet);
         }
-        for index in 0..self.nodes.len() {
-            let due = self.nodes[index]
-                .ep
-                .poll_timeout()
-                .is_some_and(|at| at <= self.now.mono);
-            if due {
-                let now = self.now;
-                self.nodes[index].ep.handle_timeout(now);
-                self.drain_node(index);
-                if let Some(next) = self.nodes[index].ep.poll_timeout() {
-                    assert!(next > now.mono, "the time-out must be later than the one just handled");
-                }
-            } else {
-                self.drain_node(index);
-            }
-        }
-        true
     }
 
     fn deliver(&mut self, packet: Packet) {
@@ -439,6 +475,14 @@ impl Node {
                 Event::Connected { .. } => assert!(self.connected.insert(conn), "connected twice"),
                 Event::Closed { .. } => assert!(self.closed.insert(conn), "closed twice"),
                 _ => {}
+            }
+            if let Some(stream) = event.stream() {
+                assert!(!self.over.contains(&(conn, stream)), "after its last event: {event:?}");
+                if let Event::Over { .. } = event {
+                    // Every stream has it in the end; tests look at what is special.
+                    self.over.insert((conn, stream));
+                    return;
+                }
             }
         }
         self.events.push(event);
