@@ -71,7 +71,6 @@ struct World {
 }
 
 impl World {
-    #[expect(clippy::disallowed_methods, reason = "an instant to count from")]
     fn new() -> Self {
         Self {
             relay: Relay::new(RelayConfig::default(), Rng::from_seed(1)),

@@ -6,7 +6,7 @@ use macula_fuzz::{TARGETS, Target};
 use macula_proto::Rng;
 
 /// Damaged copies made of each file.
-const COPIES: u64 = 200;
+const COPIES: u64 = 2_000;
 
 /// The files of a target's corpus, in order of their names.
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
