@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use macula_proto::{
     Code, Event,
-    quic::{self, Accept, CloseReason, ConnectionHandle, Dir, Side, StreamId},
+    quic::{self, Accept, CloseListener, CloseReason, ConnectionHandle, Dir, Side, StreamId},
 };
 
 use crate::{
-    extension::Context,
+    extension::{Context, Extension},
     shared::{Phase, State},
     waiters::Wait,
 };
@@ -187,6 +187,29 @@ impl State {
         }
     }
 
+    pub(crate) fn tell_extensions(&mut self, mut tell: impl FnMut(&mut dyn Extension, &mut Context<'_>)) {
+        let mut extensions = std::mem::take(&mut self.extensions);
+        for extension in &mut extensions {
+            tell(&mut **extension, &mut Context { state: self });
+        }
+        self.extensions = extensions;
+    }
+
+    /// Lets nothing new begin.
+    pub(crate) fn shut(&mut self) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        self.phase = Phase::Closed;
+        self.tell_extensions(|extension, cx| extension.on_closed(cx));
+        let now = self.now;
+        self.endpoint.quic().close_listener(now, CloseListener::KeepConnections);
+        self.incoming.clear();
+        self.drop_unaccepted();
+        self.signal(Wait::Accepted);
+        self.signal(Wait::Incoming);
+    }
+
     /// Ends everything: the driver is gone, and nobody will hear from the network again.
     pub(crate) fn stop(&mut self, why: &str) {
         if self.phase == Phase::Dead {
@@ -197,11 +220,7 @@ impl State {
         let reason = Bytes::copy_from_slice(why.as_bytes());
         self.endpoint.quic().close_all(now, Code::SHUTDOWN, &reason);
         self.drain_events();
-        let mut extensions = std::mem::take(&mut self.extensions);
-        for extension in &mut extensions {
-            extension.on_stopped(&mut Context { state: self });
-        }
-        self.extensions = extensions;
+        self.tell_extensions(|extension, cx| extension.on_stopped(cx));
         self.accepted.clear();
         self.incoming.clear();
         self.waiters.take_all(&mut self.wake);

@@ -185,6 +185,7 @@ impl<S: Socket> Driver<S> {
         let mut taken = 0;
         while taken < MAX_BYTES {
             let mut buffer = self.udp.spare.pop().unwrap_or_default();
+            buffer.clear();
             let Some(transmit) = state.endpoint.poll_transmit(now, segments, &mut buffer) else {
                 self.udp.spare.push(buffer);
                 break;

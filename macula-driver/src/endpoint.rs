@@ -255,19 +255,11 @@ impl Endpoint {
     pub fn close(&self, code: Code, reason: impl Into<Bytes>) {
         let reason = reason.into();
         self.shared.locked(|state| {
-            if state.phase == Phase::Open {
-                state.phase = Phase::Closed;
-            }
             let now = state.tick();
-            state
-                .endpoint
-                .quic()
-                .close_listener(now, CloseListener::KeepConnections);
             state.endpoint.quic().close_all(now, code, &reason);
-            state.incoming.clear();
-            state.drop_unaccepted();
-            state.signal(Wait::Accepted);
-            state.signal(Wait::Incoming);
+            state.shut();
+            // What machines began in between.
+            state.endpoint.quic().close_all(now, code, &reason);
             state.kick();
         });
     }
@@ -375,16 +367,8 @@ impl Drop for Endpoint {
             if state.handles > 0 {
                 return;
             }
-            if state.phase == Phase::Open {
-                state.phase = Phase::Closed;
-            }
             let now = state.tick();
-            state
-                .endpoint
-                .quic()
-                .close_listener(now, CloseListener::KeepConnections);
-            state.incoming.clear();
-            state.drop_unaccepted();
+            state.shut();
             // Handshakes still going on, and what machines run: nobody is left to use them.
             let orphans: Vec<_> = state.endpoint.quic().connections().collect();
             for conn in orphans.into_iter().filter(|conn| !state.conns.contains_key(conn)) {

@@ -20,6 +20,10 @@ pub trait Extension: Any + Send {
     /// Takes an event, or gives it back for the next extension; plain connections are behind the last one.
     fn on_event(&mut self, cx: &mut Context<'_>, event: Event) -> Option<Event>;
 
+    /// The endpoint was closed, or its last handle dropped: nothing new shall begin, and a machine that would dial again has
+    /// to be stopped now. Connections that machines run are closed afterwards.
+    fn on_closed(&mut self, _cx: &mut Context<'_>) {}
+
     /// The driver has stopped: nothing will happen any more. Whoever waits is woken afterwards.
     fn on_stopped(&mut self, _cx: &mut Context<'_>) {}
 }

@@ -22,6 +22,7 @@ mod incoming;
 mod io_futures;
 #[cfg(feature = "tokio")]
 mod io_tokio;
+mod relay;
 mod shared;
 mod socket;
 mod stream;
@@ -36,6 +37,7 @@ pub use error::{ConnectError, ConnectionLost, ReadError, WriteError};
 pub use extension::{Context, Extension, RawStream};
 pub use incoming::Incoming;
 pub use quinn_udp::UdpSockRef;
+pub use relay::{NodeEvent, OpenError, RelayClient, RelayServer, RelaySnapshot, Resolve, Tunnel};
 pub use shared::DriverStats;
 pub use socket::{SocketOptions, bind};
 pub use stream::{RecvStream, SendStream, Stream};

@@ -5,7 +5,7 @@
 mod common;
 
 use bytes::{Bytes, BytesMut};
-use common::{CLIENT, SERVER, World, ms, pattern, secs, transport};
+use common::{SERVER, World, ms, pattern, secs, transport};
 use macula_proto::{
     Code,
     quic::{Active, ConnectionHandle, Dir, Event, Owner, ReadError, StreamId},

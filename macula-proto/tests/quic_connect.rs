@@ -7,8 +7,11 @@ mod common;
 use bytes::Bytes;
 use common::{CLIENT, Fate, SERVER, World, ms, secs, transport};
 use macula_proto::{
-    Code,
-    quic::{Accept, CloseListener, CloseReason, ConnectError, DatagramSize, Event, Side, tls::Trust},
+    Code, Limits,
+    quic::{
+        Accept, CloseListener, CloseReason, ConnectError, DatagramSize, Endpoint, EndpointConfig, Event, ResetKey,
+        Side, tls::Trust,
+    },
 };
 
 fn closed(events: &[Event]) -> Vec<(CloseReason, bool)> {
@@ -19,13 +22,6 @@ fn closed(events: &[Event]) -> Vec<(CloseReason, bool)> {
         _ => None,
     });
     ends.collect()
-}
-
-fn incoming(world: &mut World) -> Option<macula_proto::quic::IncomingHandle> {
-    world.take(SERVER).into_iter().find_map(|event| match event {
-        Event::Incoming { incoming, .. } => Some(incoming),
-        _ => None,
-    })
 }
 
 #[test]
@@ -242,8 +238,8 @@ fn a_wrong_pin_is_refused_by_the_client_and_told_to_the_server() {
 #[test]
 fn an_endpoint_that_does_not_listen_is_silent() {
     let mut world = World::new();
-    world.add(macula_proto::Limits::default());
-    world.add(macula_proto::Limits::default());
+    world.add(Limits::default());
+    world.add(Limits::default());
     let config = world.dial_config(SERVER);
     world.dial(&config);
     world.run_to_rest();
@@ -269,114 +265,6 @@ fn dials_that_cannot_start_are_errors() {
         Err(ConnectError::Config(_))
     ));
     assert_eq!(world.client().connections().count(), 0);
-    world.run_to_rest();
-}
-
-// ----- accept on demand --------------------------------------------------------------------------------------------
-
-#[test]
-fn an_incoming_connection_waits_for_its_owner() {
-    let mut world = World::pair();
-    world.listen(SERVER, |config| config.accept = Accept::OnDemand);
-    let config = world.dial_config(SERVER);
-    world.dial(&config);
-    world.run_for(secs(1));
-    assert_eq!(world.server().connections().count(), 0);
-    let incoming = incoming(&mut world).unwrap();
-    assert_eq!(world.take(CLIENT), []);
-    let now = world.now;
-    let s = world.server().accept(now, incoming).unwrap();
-    assert!(world.server().accept(now, incoming).is_err(), "decided once");
-    assert!(world.server().refuse(incoming).is_err());
-    assert!(world.server().retry(incoming).is_err());
-    world.run_for(secs(2));
-    assert!(world.server().connection(s).unwrap().is_established());
-    assert_eq!(world.server().stats().accepted, 1);
-}
-
-#[test]
-fn a_refused_connection_ends_at_once() {
-    let mut world = World::pair();
-    world.listen(SERVER, |config| config.accept = Accept::OnDemand);
-    let config = world.dial_config(SERVER);
-    world.dial(&config);
-    world.run_for(ms(15));
-    let incoming = incoming(&mut world).unwrap();
-    world.server().refuse(incoming).unwrap();
-    world.run_for(ms(15));
-    let ends = closed(&world.take(CLIENT));
-    assert!(
-        matches!(&ends[..], [(CloseReason::PeerTransport { code: 2, .. }, false)]),
-        "{ends:?}"
-    );
-    assert_eq!(world.server().stats().refused_by_owner, 1);
-    world.run_to_rest();
-}
-
-#[test]
-fn a_retried_connection_comes_again_with_its_address_proved() {
-    let mut world = World::pair();
-    world.listen(SERVER, |config| config.accept = Accept::OnDemand);
-    let config = world.dial_config(SERVER);
-    world.dial(&config);
-    world.run_for(ms(15));
-    let first = incoming(&mut world).unwrap();
-    world.server().retry(first).unwrap();
-    world.run_for(ms(50));
-    let events = world.take(SERVER);
-    let [
-        Event::Incoming {
-            incoming,
-            validated: true,
-            ..
-        },
-    ] = events[..]
-    else {
-        panic!("{events:?}");
-    };
-    assert_ne!(incoming, first);
-    assert_eq!(world.server().stats().retries, 1);
-    let now = world.now;
-    world.server().accept(now, incoming).unwrap();
-    world.run_for(secs(1));
-    assert_eq!(world.client().stats().dialled, 1);
-}
-
-#[test]
-fn a_second_retry_is_refused_and_counted() {
-    let mut world = World::pair();
-    world.listen(SERVER, |config| config.accept = Accept::OnDemand);
-    let config = world.dial_config(SERVER);
-    world.dial(&config);
-    world.run_for(ms(15));
-    let first = incoming(&mut world).unwrap();
-    world.server().retry(first).unwrap();
-    world.run_for(ms(50));
-    let second = incoming(&mut world).unwrap();
-    assert!(world.server().retry(second).is_err());
-    world.run_for(ms(50));
-    assert_eq!(world.server().stats().refused_by_owner, 1);
-    assert_eq!(closed(&world.take(CLIENT)).len(), 1);
-    world.run_to_rest();
-}
-
-#[test]
-fn an_undecided_connection_is_refused_in_time() {
-    let mut world = World::pair();
-    world.listen(SERVER, |config| {
-        config.accept = Accept::OnDemand;
-        config.incoming_timeout = secs(3);
-    });
-    let config = world.dial_config(SERVER);
-    world.dial(&config);
-    world.run_for(ms(3_005));
-    let incoming = incoming(&mut world).unwrap();
-    assert_eq!(world.server().stats().refused_undecided, 0);
-    world.run_for(ms(50));
-    assert_eq!(world.server().stats().refused_undecided, 1);
-    assert_eq!(closed(&world.take(CLIENT)).len(), 1);
-    let now = world.now;
-    assert!(world.server().accept(now, incoming).is_err());
     world.run_to_rest();
 }
 
@@ -605,4 +493,33 @@ fn keying_material_is_the_same_on_both_ends_only() {
         !connection.export_keying_material(&mut out[0], b"EXPORTER-test", b""),
         "not before the handshake"
     );
+}
+
+#[test]
+fn a_restarted_endpoint_ends_what_it_does_not_know_if_it_kept_its_key() {
+    for (now, expected) in [(1, CloseReason::StatelessReset), (2, CloseReason::TimedOut)] {
+        let mut world = World::pair();
+        let endpoint = |secret| {
+            let mut config = EndpointConfig::default();
+            config.reset_key = Some(ResetKey::new([secret; 32]));
+            Endpoint::new(&config, Limits::default()).unwrap()
+        };
+        world.nodes[SERVER].ep = endpoint(1);
+        world.listen(SERVER, |_| {});
+        let config = world.dial_config(SERVER);
+        world.establish(&config);
+        world.run_for(secs(1));
+        world.nodes[SERVER].ep = endpoint(now);
+        world.listen(SERVER, |_| {});
+        let before = world.elapsed();
+        let mut end = Vec::new();
+        world.run_until(secs(100), |world| {
+            end = closed(&world.take(CLIENT));
+            !end.is_empty()
+        });
+        assert_eq!(end, [(expected, true)]);
+        let early = world.elapsed() - before < secs(25);
+        assert_eq!(early, now == 1, "at the first keep-alive");
+        world.run_to_rest();
+    }
 }

@@ -7,13 +7,10 @@ mod common;
 use std::num::NonZeroUsize;
 
 use bytes::{Bytes, BytesMut};
-use common::{CLIENT, Fate, SERVER, World, ms, pattern, secs, transport};
+use common::{CLIENT, Fate, SERVER, World, ms, pattern, secs};
 use macula_proto::{
     Code, Limits,
-    quic::{
-        Accept, AddressValidation, CloseReason, ConnectError, DatagramMeta, Dir, Endpoint, EndpointConfig, Event,
-        ReadError, tls::Trust,
-    },
+    quic::{Accept, AddressValidation, CloseReason, ConnectError, ConnectionHandle, DatagramMeta, Dir, Event},
 };
 use proptest::prelude::*;
 
@@ -148,4 +145,149 @@ fn a_retry_is_answered_after_the_listener_changed_its_settings() {
     world.listen(SERVER, |config| config.address_validation = AddressValidation::Always);
     world.run_for(secs(1));
     assert_eq!(world.server().stats().accepted, 1);
+}
+
+// ----- hostile datagrams -------------------------------------------------------------------------------------------
+
+/// Checks that a connection still carries bytes.
+fn still_alive(world: &mut World, c: ConnectionHandle, s: ConnectionHandle) {
+    let mut conn = world.client().connection(c).unwrap();
+    let stream = conn.open(Dir::Bi).unwrap();
+    let mut borrowed = conn.stream(stream).unwrap();
+    borrowed.enqueue(Bytes::from(pattern(20_000))).unwrap();
+    borrowed.finish().unwrap();
+    world.run_for(secs(10));
+    assert_eq!(world.read(SERVER, s, stream), (pattern(20_000), Ok(())));
+    world.run_for(secs(1));
+}
+
+/// The first bytes decide how deep a datagram gets: long and short headers, each type, known and unknown versions.
+fn garbage() -> impl Strategy<Value = Vec<u8>> {
+    let body = prop::collection::vec(any::<u8>(), 0..1_400);
+    let heads = prop_oneof![
+        Just(vec![]),
+        Just(vec![0xc0, 0, 0, 0, 1, 8]),
+        Just(vec![0xc3, 0, 0, 0, 1, 20]),
+        Just(vec![0xd0, 0, 0, 0, 1, 8]),
+        Just(vec![0xe0, 0, 0, 0, 1, 8]),
+        Just(vec![0xf0, 0, 0, 0, 1, 8]),
+        Just(vec![0xc0, 0xfa, 0xce, 0xb0, 0x0c, 8]),
+        Just(vec![0x80, 0, 0, 0, 0, 255]),
+        Just(vec![0x40]),
+    ];
+    (heads, body, any::<bool>()).prop_map(|(mut head, body, pad)| {
+        head.extend(body);
+        if pad && head.len() < 1_200 {
+            head.resize(1_200, 0);
+        }
+        head
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn garbage_costs_nothing(datagrams in prop::collection::vec((garbage(), any::<bool>()), 1..60)) {
+        let (mut world, c, s) = World::connected();
+        let peer = world.nodes[CLIENT].addr;
+        let to = world.nodes[SERVER].addr;
+        for (data, known) in datagrams {
+            let from = if known { peer } else { "203.0.113.9:9".parse().unwrap() };
+            world.inject(from, to, data.clone());
+            world.inject(to, peer, data);
+        }
+        still_alive(&mut world, c, s);
+        // An Initial that cannot be decrypted costs a reply at most.
+        prop_assert!(world.server().connections().count() <= 1);
+        prop_assert_eq!(world.client().connections().count(), 1);
+        prop_assert_eq!(world.server().stats().handshaking, 0);
+    }
+
+    /// The network damages, cuts and repeats what honest peers send.
+    #[test]
+    fn damaged_packets_are_lost_packets(
+        seed in any::<u64>(),
+        cut in any::<bool>(),
+        handshake in any::<bool>(),
+    ) {
+        let mut world = World::pair();
+        let config = world.dial_config(SERVER);
+        let mut rng = macula_proto::Rng::from_seed(seed);
+        let damage = move |packet: &mut common::Packet| {
+            if rng.below(8) == 0 {
+                let at = usize::try_from(rng.below(packet.data.len() as u64)).unwrap();
+                if cut {
+                    packet.data.truncate(at);
+                } else {
+                    packet.data[at] ^= 1 << rng.below(8);
+                }
+            }
+            if rng.below(30) == 0 { Fate::Twice } else { Fate::Deliver }
+        };
+        if handshake {
+            // Damage to the first flight may end a handshake, with an event and nothing left behind.
+            world.link.fate = Box::new(damage);
+            world.dial(&config);
+            world.run_for(secs(20));
+            let now = world.now;
+            world.client().close_all(now, Code::CLOSED, &Bytes::new());
+            world.run_to_rest();
+        } else {
+            let (c, s) = world.establish(&config);
+            world.link.fate = Box::new(damage);
+            still_alive(&mut world, c, s);
+        }
+    }
+}
+
+#[test]
+fn replies_to_strangers_are_bounded() {
+    let mut world = world(|_| {});
+    // Packets of an unknown version, which ask for a version negotiation each, while nobody sends.
+    let mut data = vec![0xc0, 0xfa, 0xce, 0xb0, 0x0c, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0];
+    data.resize(1_200, 0);
+    let now = world.now;
+    let from = DatagramMeta::from("203.0.113.9:9".parse().unwrap());
+    for _ in 0..1_000 {
+        world.server().handle_datagram(now, from, BytesMut::from(&data[..]));
+    }
+    let mut buf = Vec::new();
+    let mut sent = 0;
+    while world.server().poll_transmit(now, NonZeroUsize::MIN, &mut buf).is_some() {
+        sent += 1;
+    }
+    let stats = world.server().stats();
+    assert_eq!(stats.replies_dropped + sent, 1_000);
+    assert!(sent < 500 && stats.datagrams_sent == sent);
+    assert_eq!(stats.datagrams_received, 1_000);
+    assert_eq!(world.server().connections().count(), 0);
+}
+
+#[test]
+fn dials_that_go_silent_after_their_first_flight_cost_no_more_than_the_cap() {
+    let mut world = world(|limits| limits.handshaking = 50);
+    world.listen(SERVER, |config| config.address_validation = AddressValidation::Never);
+    let server = world.nodes[SERVER].addr;
+    world.link.fate = Box::new(move |packet| {
+        if packet.from == server {
+            Fate::Drop
+        } else {
+            Fate::Deliver
+        }
+    });
+    let config = world.dial_config(SERVER);
+    for _ in 0..200 {
+        world.dial(&config);
+    }
+    world.run_for(ms(500));
+    let stats = world.server().stats();
+    assert_eq!((stats.handshaking, stats.open), (50, 50));
+    assert!(stats.refused_handshaking >= 150);
+    world.run_for(secs(9));
+    assert_eq!(world.server().stats().handshaking, 50);
+    world.run_to_rest();
+    let stats = world.server().stats();
+    assert_eq!(stats.accepted, 0);
+    assert!(stats.handshakes_failed >= 50);
 }

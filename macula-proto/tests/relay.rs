@@ -358,3 +358,31 @@ fn a_drained_relay_lets_tunnels_end_and_then_its_clients_go() {
     });
     assert_eq!(reason, Some(Code::DRAINING));
 }
+
+#[test]
+fn a_relay_that_closes_ends_tunnels_and_tells_its_nodes() {
+    let mut world = World::new();
+    let relay = world.add_relay(RelayConfig::default());
+    let alice = world.add_node("alice", &[relay]);
+    world.identified(relay, "alice");
+    let request = world.open(alice, "alice");
+    let (conn, stream) = world.opened(alice.0, request);
+    world.with(alice.0, (conn, stream), |stream| stream.hold());
+    let now = world.now;
+    let words = bytes::Bytes::from_static(b"shutdown");
+    world.hosts[relay]
+        .endpoint
+        .quic()
+        .close_all(now, Code::SHUTDOWN, &words);
+    let reason = world.find(alice.0, "the close", |event| match event {
+        Event::Client {
+            event: ClientEvent::Disconnected { reason, .. },
+            ..
+        } => Some(reason.code()),
+        _ => None,
+    });
+    assert_eq!(reason, Some(Code::SHUTDOWN));
+    world.find(alice.0, "the end of the tunnel's connection", |event| {
+        matches!(event, Event::Quic(quic::Event::Closed { .. })).then_some(())
+    });
+}

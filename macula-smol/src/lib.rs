@@ -1,1 +1,60 @@
-//! placeholder
+//! The Macula mesh transport on smol: QUIC connections and streams under the same names as on tokio, with the byte stream
+//! traits of futures-io.
+//!
+//! ```
+//! use macula_smol::{
+//!     DialConfig, Endpoint, ListenConfig, Options, entropy,
+//!     tls::{ClientTls, Credentials, SelfSigned, ServerTls, Trust},
+//! };
+//! use smol::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # smol::block_on(async {
+//! let credentials = Credentials::self_signed(&entropy()?, &SelfSigned::default())?;
+//! let pin = credentials.pin();
+//!
+//! let server = Endpoint::bind("127.0.0.1:0".parse()?, Options::default())?;
+//! let tls = ServerTls::new(credentials).alpn(["echo"]).build(server.clock())?;
+//! server.listen(ListenConfig::new(tls))?;
+//! let address = server.local_addr();
+//! let echo = smol::spawn(async move {
+//!     let connection = server.accept().await?;
+//!     let (mut send, recv) = connection.accept_bi().await.ok()?.split();
+//!     smol::io::copy(recv, &mut send).await.ok()?;
+//!     send.close().await.ok()?;
+//!     Some(connection.closed().await)
+//! });
+//!
+//! let client = Endpoint::bind("127.0.0.1:0".parse()?, Options::default())?;
+//! let tls = ClientTls::new(Trust::Pins(vec![pin])).alpn(["echo"]).build(client.clock())?;
+//! let connection = client.connect(&DialConfig::new(tls), address, "localhost").await?;
+//! let mut stream = connection.open_bi().await?;
+//! stream.write_all(b"hello").await?;
+//! stream.close().await?;
+//! let mut answer = String::new();
+//! stream.read_to_string(&mut answer).await?;
+//! assert_eq!(answer, "hello");
+//! drop((connection, stream));
+//! assert!(echo.await.is_some());
+//! # Ok(())
+//! # })
+//! # }
+//! ```
+
+mod driver;
+mod endpoint;
+
+pub use endpoint::Endpoint;
+pub use macula_driver::{
+    Active, ActiveStream, ConnectError, Connecting, Connection, ConnectionLost, Context, DriverStats, Extension,
+    Incoming, Options, RawStream, ReadError, RecvStream, SendStream, SocketOptions, Stream, StreamEvent, WriteError,
+    entropy,
+};
+pub use macula_proto::{
+    self as proto, Code, Limits,
+    quic::{
+        Accept, AddressValidation, CloseListener, CloseReason, ConfigError, Congestion, ConnectionStats, DatagramSize,
+        DialConfig, Dir, EndpointConfig, EndpointStats, ListenConfig, Side, StreamId, StreamStats, TransportConfig,
+        alpn, tls,
+    },
+};

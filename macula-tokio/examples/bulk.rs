@@ -6,7 +6,7 @@ use std::{error::Error, time::Instant};
 
 use bytes::Bytes;
 use macula_tokio::{
-    DialConfig, Endpoint, ListenConfig, Options, entropy,
+    Code, DialConfig, Endpoint, ListenConfig, Options, entropy,
     proto::quic::DatagramSize,
     tls::{ClientTls, Credentials, SelfSigned, ServerTls, Trust},
 };
@@ -119,6 +119,10 @@ async fn run(
         stream.read_exact(&mut [0; 64]).await?;
         trips.push(started.elapsed());
     }
+    stream.shutdown().await?;
+    stream.read_to_end(&mut Vec::new()).await?;
+    connection.close(Code::CLOSED, "");
+    client.wait_idle().await;
     trips.sort();
     println!(
         "datagrams {name:>8}: {rate:7.0} MiB/s = {:.2} Gb/s; 64-byte round trip {:?} (median); lost {} of {} packets, \
@@ -128,7 +132,7 @@ async fn run(
         stats.packets_lost,
         stats.packets_sent,
         stats.datagram_size,
-        client.driver_stats()
+        client.driver_stats(),
     );
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     ops::Deref,
 };
 
@@ -32,6 +32,18 @@ impl Endpoint {
         let (endpoint, driver) = macula_driver::start(addr, options, TokioSocket::new)?;
         runtime.spawn(driver);
         Ok(Self(endpoint))
+    }
+
+    /// Binds a socket for dialling to any port: on IPv6 and IPv4 where the system has both, else on IPv4.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_any(options: Options) -> io::Result<Self> {
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        match macula_driver::bind(any, &options.socket) {
+            Ok(socket) => Self::with_socket(socket, options),
+            Err(_) => Self::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), options),
+        }
     }
 
     /// As [`bind`](Self::bind), with a socket that is bound already.

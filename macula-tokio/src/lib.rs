@@ -48,18 +48,21 @@
 
 mod driver;
 mod endpoint;
+mod relay;
 
 pub use endpoint::Endpoint;
 pub use macula_driver::{
     Active, ActiveStream, ConnectError, Connecting, Connection, ConnectionLost, Context, DriverStats, Extension,
-    Incoming, Options, RawStream, ReadError, RecvStream, SendStream, SocketOptions, Stream, StreamEvent, WriteError,
-    entropy,
+    Incoming, NodeEvent, OpenError, Options, RawStream, ReadError, RecvStream, RelaySnapshot, SendStream,
+    SocketOptions, Stream, StreamEvent, Tunnel, WriteError, entropy,
 };
 pub use macula_proto::{
     self as proto, Code, Limits,
+    endpoint::{ParseAddressError, RelayAddress, RelayClientConfig},
     quic::{
         Accept, AddressValidation, CloseListener, CloseReason, ConfigError, Congestion, ConnectionStats, DatagramSize,
         DialConfig, Dir, EndpointConfig, EndpointStats, ListenConfig, Side, StreamId, StreamStats, TransportConfig,
         alpn, tls,
     },
 };
+pub use relay::{RelayClient, RelayServer};

@@ -208,11 +208,12 @@ impl Endpoint {
         .clone();
         let remote = incoming.remote_address();
         let deadline = now.mono + listener.config.handshake_timeout;
-        let transport = &listener.config.transport;
-        let max_streams = [transport.max_bidi_streams, transport.max_uni_streams];
         let mut reply = Vec::new();
         match self.inner.accept(incoming, now.mono, &mut reply, Some(server)) {
-            Ok((quinn, inner)) => Some(self.insert(quinn, Conn::new(inner, quinn, deadline, max_streams))),
+            Ok((quinn, inner)) => {
+                let conn = Conn::new(inner, quinn, deadline, &listener.config.transport);
+                Some(self.insert(quinn, conn))
+            }
             Err(error) => {
                 tracing::debug!(error = %error.cause, "incoming connection failed at once");
                 self.stats.handshakes_failed += 1;

@@ -4,6 +4,7 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, VarInt};
 
+use super::ResetKey;
 use super::tls::{ClientCrypto, ServerCrypto};
 
 /// Settings of one endpoint, that is of one UDP socket.
@@ -18,6 +19,9 @@ pub struct EndpointConfig {
     pub unfragmented: bool,
     /// Least time between two stateless resets. Default 20 ms.
     pub stateless_reset_interval: Duration,
+    /// The secret of stateless resets. With the same one after a restart, peers learn that their connections are gone as
+    /// soon as they send something; without, only when their idle time-out has passed. Default `None`: a random one.
+    pub reset_key: Option<ResetKey>,
 }
 
 impl Default for EndpointConfig {
@@ -26,6 +30,7 @@ impl Default for EndpointConfig {
             max_udp_payload: 65_527,
             unfragmented: true,
             stateless_reset_interval: Duration::from_millis(20),
+            reset_key: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Accept, CloseReason, ConnectionHandle, ConnectionStats, Dir, Event, Owner, Side, StreamId,
+    Accept, CloseReason, ConnectionHandle, ConnectionStats, Dir, Event, Owner, Side, StreamId, TransportConfig,
     event::code_from,
     stream_state::{RecvHalf, SendHalf, StreamState},
     tls::HandshakeInfo,
@@ -38,6 +38,7 @@ impl Queues {
             && self.poll.is_empty()
             && self.push.is_empty()
             && self.ended.is_empty()
+            && self.over.is_empty()
     }
 }
 
@@ -67,6 +68,8 @@ pub(super) struct Conn {
     /// The owner could not open a stream and waits for `StreamsAvailable`.
     pub(super) open_blocked: [bool; 2],
     pub(super) max_streams: [u64; 2],
+    /// Granted at least, if that many are allowed.
+    initial_streams: u64,
     pub(super) streams: BTreeMap<StreamId, StreamState>,
     pub(super) opened: u64,
     pub(super) accepted: u64,
@@ -77,7 +80,7 @@ impl Conn {
         inner: quinn_proto::Connection,
         quinn: quinn_proto::ConnectionHandle,
         handshake_deadline: Instant,
-        max_streams: [u64; 2],
+        transport: &TransportConfig,
     ) -> Self {
         Self {
             side: inner.side().into(),
@@ -98,7 +101,8 @@ impl Conn {
             accept: [Accept::All; 2],
             waiting: [false; 2],
             open_blocked: [false; 2],
-            max_streams,
+            max_streams: [transport.max_bidi_streams, transport.max_uni_streams],
+            initial_streams: transport.initial_streams,
             streams: BTreeMap::new(),
             opened: 0,
             accepted: 0,
@@ -223,16 +227,21 @@ impl Conn {
         }
     }
 
+    /// Says that a stream is over, and forgets it the time after: until then its owner can be asked for.
     pub(super) fn forget_stream(&mut self, id: StreamId, queues: &mut Queues) {
-        if self.streams.get(&id).is_some_and(StreamState::is_over) {
+        let Some(state) = self.streams.get_mut(&id).filter(|state| state.is_over()) else {
+            return;
+        };
+        if self.silent || state.told_over {
             self.streams.remove(&id);
-            if !self.silent {
-                queues.events.push_back(Event::Over {
-                    conn: self.handle,
-                    stream: id,
-                });
-            }
+            return;
         }
+        state.told_over = true;
+        queues.events.push_back(Event::Over {
+            conn: self.handle,
+            stream: id,
+        });
+        queues.over.push((self.handle, id));
     }
 
     fn on_event(&mut self, event: quinn_proto::Event, queues: &mut Queues) {
@@ -300,6 +309,16 @@ impl Conn {
             }
         }
         self.grant_more_streams(dir, queues);
+    }
+
+    pub(super) fn set_max_streams(&mut self, dir: Dir, most: u64, queues: &mut Queues) {
+        self.max_streams[dir as usize] = most;
+        let granted = self.inner.max_concurrent_streams(dir.into());
+        let grant = most.min(granted.max(self.initial_streams));
+        let grant = quinn_proto::VarInt::from_u64(grant).unwrap_or(quinn_proto::VarInt::MAX);
+        self.inner.set_max_concurrent_streams(dir.into(), grant);
+        self.grant_more_streams(dir, queues);
+        self.wants_transmit(queues);
     }
 
     /// Doubles the grant when half of it is in use, up to the configured maximum.

@@ -97,6 +97,10 @@ impl Connection<'_> {
     /// [`OpenError::Blocked`] when the peer allows no more; [`Event::StreamsAvailable`](super::Event::StreamsAvailable)
     /// follows.
     pub fn open(&mut self, dir: Dir) -> Result<StreamId, OpenError> {
+        if !self.conn.established && !self.conn.inner.is_handshaking() {
+            // What was opened before the news of the handshake may be refused early data; this stream is not.
+            self.conn.pump(self.queues);
+        }
         if self.conn.closed {
             return Err(OpenError::ConnectionLost);
         }
@@ -105,9 +109,8 @@ impl Connection<'_> {
             return Err(OpenError::Blocked);
         };
         let id = StreamId::from_quinn(id);
-        let mut state = StreamState::new(id, self.conn.side);
-        state.readable = false;
-        self.conn.streams.insert(id, state);
+        self.conn.open_blocked[dir as usize] = false;
+        self.conn.streams.insert(id, StreamState::new(id, self.conn.side));
         self.conn.opened += 1;
         Ok(id)
     }
@@ -127,12 +130,11 @@ impl Connection<'_> {
         }
     }
 
-    /// Changes how many streams the peer may have open at once.
+    /// Changes how many streams the peer may have open at once. A larger number is granted as it is used, beginning with
+    /// [`TransportConfig::initial_streams`](super::TransportConfig::initial_streams); a smaller one counts as soon as enough
+    /// streams have ended.
     pub fn set_max_streams(&mut self, dir: Dir, count: u64) {
-        self.conn.max_streams[dir as usize] = count;
-        let count = quinn_proto::VarInt::from_u64(count).unwrap_or(quinn_proto::VarInt::MAX);
-        self.conn.inner.set_max_concurrent_streams(dir.into(), count);
-        self.conn.wants_transmit(self.queues);
+        self.conn.set_max_streams(dir, count, self.queues);
     }
 
     /// Changes how many bytes of all streams together the peer may send before they are read.
@@ -145,6 +147,7 @@ impl Connection<'_> {
     /// Changes how many bytes sent and not acknowledged are kept.
     pub fn set_send_window(&mut self, bytes: u64) {
         self.conn.inner.set_send_window(bytes);
+        self.conn.touched(self.queues);
     }
 
     /// Borrows one of the streams.

@@ -13,7 +13,8 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::DatagramEvent;
 
 use super::{
-    Connection, ConnectionHandle, DialConfig, EndpointConfig, EndpointStats, Event, Owner, StreamId, UnknownConnection,
+    ConnectError, Connection, ConnectionHandle, DialConfig, EndpointConfig, EndpointStats, Event, Owner, StreamId,
+    UnknownConnection,
     accept::Listener,
     config::ConfigError,
     conn::{Conn, Queues},
@@ -93,7 +94,11 @@ impl Endpoint {
     /// # Errors
     /// [`ConfigError`] names the setting that is out of range.
     pub fn new(config: &EndpointConfig, limits: Limits) -> Result<Self, ConfigError> {
-        Self::build(config, limits, quinn_proto::EndpointConfig::default(), None)
+        let quinn = match &config.reset_key {
+            Some(key) => key.endpoint_config(),
+            None => quinn_proto::EndpointConfig::default(),
+        };
+        Self::build(config, limits, quinn, None)
     }
 
     /// An endpoint for simulations: what it draws for itself (connection ids, packet numbers, stateless reset keys) comes
@@ -204,7 +209,7 @@ impl Endpoint {
     /// Writes the next datagrams, all to one receiver, into `buf`, which is cleared before; at most `max_datagrams` of
     /// equal size.
     ///
-    /// Poll until it answers `None`, after any input. An empty `buf` saves a copy.
+    /// Poll until it answers `None`, after any input.
     pub fn poll_transmit(&mut self, now: Now, max_datagrams: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.set_now(now);
         // quinn-proto takes the length of the buffer for that of the datagrams.
@@ -219,7 +224,7 @@ impl Endpoint {
                 continue;
             };
             let segments = segments(max_datagrams, conn.inner.current_mtu());
-            if let Some(transmit) = transmit_to_end(&mut conn.inner, now.mono, segments, buf, &mut self.scratch) {
+            if let Some(transmit) = conn.inner.poll_transmit(now.mono, segments, buf) {
                 // To the back: connections take turns.
                 self.queues.transmit.push_back(handle);
                 let transmit = from_quinn(&transmit);
@@ -320,8 +325,7 @@ impl Endpoint {
         }
         let (quinn, inner) = self.inner.connect(now.mono, client, remote, server_name)?;
         let deadline = now.mono + config.handshake_timeout;
-        let max_streams = [config.transport.max_bidi_streams, config.transport.max_uni_streams];
-        Ok(self.insert(quinn, Conn::new(inner, quinn, deadline, max_streams)))
+        Ok(self.insert(quinn, Conn::new(inner, quinn, deadline, &config.transport)))
     }
 
     /// Borrows a connection.
@@ -509,13 +513,11 @@ impl Endpoint {
     }
 
     fn forget_streams(&mut self) {
-        let mut over = std::mem::take(&mut self.queues.over);
-        for (handle, stream) in over.drain(..) {
+        for (handle, stream) in std::mem::take(&mut self.queues.over) {
             if let Some(conn) = self.conns.get_mut(handle) {
                 conn.forget_stream(stream, &mut self.queues);
             }
         }
-        self.queues.over = over;
     }
 
     fn forget_over(&mut self) {
@@ -579,23 +581,6 @@ fn segments(max: NonZeroUsize, datagram_size: u16) -> usize {
     max.get().min(64).min(fit).max(1)
 }
 
-/// quinn-proto counts from the start of the buffer and wants it empty.
-fn transmit_to_end(
-    inner: &mut quinn_proto::Connection,
-    now: Instant,
-    segments: usize,
-    buf: &mut Vec<u8>,
-    scratch: &mut Vec<u8>,
-) -> Option<quinn_proto::Transmit> {
-    if buf.is_empty() {
-        return inner.poll_transmit(now, segments, buf);
-    }
-    scratch.clear();
-    let transmit = inner.poll_transmit(now, segments, scratch);
-    buf.extend_from_slice(scratch);
-    transmit
-}
-
 fn from_quinn(transmit: &quinn_proto::Transmit) -> Transmit {
     Transmit {
         destination: transmit.destination,
@@ -603,41 +588,5 @@ fn from_quinn(transmit: &quinn_proto::Transmit) -> Transmit {
         size: transmit.size,
         segment_size: transmit.segment_size,
         source_ip: transmit.src_ip,
-    }
-}
-
-/// Why a dial could not start.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// A setting is out of range.
-    #[error("{0}")]
-    Config(String),
-    /// The address cannot be dialled (port 0, or unspecified).
-    #[error("{0} cannot be dialled")]
-    InvalidAddress(SocketAddr),
-    /// The name is neither a DNS name nor an IP address.
-    #[error("{0:?} is neither a DNS name nor an IP address")]
-    InvalidServerName(String),
-    /// The endpoint has as many connections as it may.
-    #[error("the endpoint has {0} connections already")]
-    TooManyConnections(usize),
-}
-
-impl From<ConfigError> for ConnectError {
-    fn from(error: ConfigError) -> Self {
-        Self::Config(error.to_string())
-    }
-}
-
-impl From<quinn_proto::ConnectError> for ConnectError {
-    fn from(error: quinn_proto::ConnectError) -> Self {
-        use quinn_proto::ConnectError as E;
-        match error {
-            E::InvalidServerName(name) => Self::InvalidServerName(name),
-            E::InvalidRemoteAddress(address) => Self::InvalidAddress(address),
-            E::CidsExhausted => Self::Config("no connection ids left".into()),
-            other => Self::Config(other.to_string()),
-        }
     }
 }

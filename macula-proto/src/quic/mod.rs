@@ -16,12 +16,14 @@ mod accept;
 pub mod alpn;
 mod config;
 mod conn;
+mod connect_error;
 mod connection;
 mod endpoint;
 mod event;
 mod handle;
 #[cfg(feature = "qlog")]
 mod qlog;
+mod reset;
 #[cfg(feature = "sim")]
 mod simulated;
 mod slots;
@@ -35,12 +37,14 @@ pub use config::{
     Accept, AddressValidation, ConfigError, Congestion, DatagramSize, DialConfig, EndpointConfig, ListenConfig,
     TransportConfig,
 };
+pub use connect_error::ConnectError;
 pub use connection::{Connection, OpenError, UnknownConnection, UnknownStream};
-pub use endpoint::{ConnectError, DatagramMeta, Endpoint, Transmit};
+pub use endpoint::{DatagramMeta, Endpoint, Transmit};
 pub use event::{CloseReason, Event};
 pub use handle::{ConnectionHandle, Dir, IncomingHandle, Owner, Side, StreamId};
 #[cfg(feature = "qlog")]
 pub use qlog::Qlog;
+pub use reset::ResetKey;
 pub use stats::{ConnectionStats, EndpointStats, StreamStats};
 pub use stream::{ClosedStream, EnqueueError, ReadError, Stream, WriteError, Written};
 pub use stream_state::Active;

@@ -10,13 +10,14 @@ use std::{
 
 use quinn_proto::{ConnectionId, ConnectionIdGenerator};
 
+use super::ResetKey;
 use crate::Rng;
 
 /// Endpoint settings whose keys and connection ids follow from `rng` alone.
 pub(super) fn endpoint_config(rng: &mut Rng) -> quinn_proto::EndpointConfig {
-    let reset_key: [u8; 32] = rng.bytes();
+    let reset_key = ResetKey::new(rng.bytes());
     let first = u64::from_be_bytes(rng.bytes());
-    let mut config = quinn_proto::EndpointConfig::new(Arc::new(FixedHmac(reset_key)));
+    let mut config = quinn_proto::EndpointConfig::new(reset_key.to_quinn());
     config.cid_generator(move || Box::new(Counter(AtomicU64::new(first))));
     config
 }
@@ -43,39 +44,5 @@ impl ConnectionIdGenerator for Counter {
 
     fn cid_lifetime(&self) -> Option<Duration> {
         None
-    }
-}
-
-/// A keyed hash for stateless reset tokens; predictable, so only for simulations.
-struct FixedHmac([u8; 32]);
-
-impl quinn_proto::crypto::HmacKey for FixedHmac {
-    fn sign(&self, data: &[u8], out: &mut [u8]) {
-        let digest = self.digest(data);
-        for (to, from) in out.iter_mut().zip(digest) {
-            *to = from;
-        }
-    }
-
-    fn signature_len(&self) -> usize {
-        32
-    }
-
-    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), quinn_proto::crypto::CryptoError> {
-        if self.digest(data) == signature {
-            Ok(())
-        } else {
-            Err(quinn_proto::crypto::CryptoError)
-        }
-    }
-}
-
-impl FixedHmac {
-    fn digest(&self, data: &[u8]) -> [u8; 32] {
-        use sha2::Digest;
-        let mut hash = sha2::Sha256::new();
-        hash.update(self.0);
-        hash.update(data);
-        hash.finalize().into()
     }
 }

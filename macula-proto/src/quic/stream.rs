@@ -236,6 +236,7 @@ impl Stream<'_> {
             return Err(ClosedStream);
         }
         state.send = SendHalf::FinishQueued;
+        state.write_blocked = false;
         self.conn.flush(self.id, self.queues);
         Ok(())
     }

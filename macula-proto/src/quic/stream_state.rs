@@ -66,6 +66,8 @@ pub(super) struct StreamState {
     pub(super) owner: Option<Owner>,
     /// The owner holds a handle: the state stays until it is released.
     pub(super) held: bool,
+    /// `Over` was given, or waits to be polled.
+    pub(super) told_over: bool,
     pub(super) active: Active,
     /// Is in the queue of streams to push from.
     pub(super) pushing: bool,
@@ -89,6 +91,7 @@ impl StreamState {
         Self {
             owner: None,
             held: false,
+            told_over: false,
             active: Active::Passive,
             pushing: false,
             readable: false,

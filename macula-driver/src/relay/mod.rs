@@ -1,0 +1,29 @@
+//! Relays and the nodes that use them, with handles.
+
+mod client;
+mod server;
+mod tunnel;
+
+pub use client::{NodeEvent, OpenError, RelayClient, Resolve};
+pub use server::{RelayServer, RelaySnapshot};
+pub use tunnel::Tunnel;
+
+/// What tasks wait for, besides streams and connections.
+mod key {
+    use macula_proto::endpoint::ClientId;
+
+    pub(super) const REPORTS: u64 = 1 << 56;
+
+    /// What a node's tasks wait for.
+    #[derive(Debug, Clone, Copy)]
+    pub(super) enum Node {
+        Events = 2,
+        Incoming = 3,
+        Opened = 4,
+        Resolve = 5,
+    }
+
+    pub(super) fn node(client: ClientId, what: Node) -> u64 {
+        ((what as u64) << 56) | (client.get() & 0x00ff_ffff_ffff_ffff)
+    }
+}

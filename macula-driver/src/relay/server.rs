@@ -1,0 +1,157 @@
+//! A relay: the machine inside an endpoint, with handles.
+
+use std::{collections::VecDeque, task::Poll};
+
+use macula_proto::{
+    Code, Event,
+    quic::{ConfigError, ConnectionHandle, ConnectionStats, EndpointStats, ListenConfig},
+    tunnel::{
+        ConnKey,
+        relay::{AccessRules, RelayConfig, RelayStats, RelayStatus, Report, TunnelBytes, TunnelKey},
+    },
+};
+
+use super::key;
+use crate::{Context, Endpoint, Extension};
+
+/// Reports kept for a user that does not fetch them; then the oldest are dropped and counted.
+const MAX_REPORTS: usize = 65_536;
+
+/// A relay that nodes connect to, and through which they reach each other.
+///
+/// Dropping the last clone closes it at once. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct RelayServer {
+    endpoint: Endpoint,
+}
+
+/// What a relay has to say about itself at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RelaySnapshot {
+    /// Names, connections and open tunnels.
+    pub status: RelayStatus,
+    /// What each open tunnel has carried, in the order of [`RelayStatus::tunnels`].
+    pub bytes: Vec<TunnelBytes>,
+    /// Figures of each connection, in the order of [`RelayStatus::connections`].
+    pub connections: Vec<ConnectionStats>,
+    /// Counters of the relay.
+    pub relay: RelayStats,
+    /// Counters of its endpoint.
+    pub endpoint: EndpointStats,
+    /// Reports dropped because nobody fetched them.
+    pub reports_dropped: u64,
+}
+
+/// Reports on their way to the user.
+#[derive(Debug, Default)]
+struct Reports {
+    queue: VecDeque<Report>,
+    dropped: u64,
+}
+
+impl RelayServer {
+    /// Makes an endpoint a relay: it listens, and serves connections with ALPN `macula-dist`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the setting that is out of range.
+    pub fn serve(endpoint: Endpoint, relay: RelayConfig, listen: ListenConfig) -> Result<Self, ConfigError> {
+        endpoint.add_extension(Reports::default());
+        endpoint.with(|cx| cx.endpoint().serve_relay(relay));
+        endpoint.listen(listen)?;
+        Ok(Self { endpoint })
+    }
+
+    /// The endpoint of the relay.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The next thing that happened. `None` when the driver has stopped. Cancellation-safe.
+    ///
+    /// Up to 65,536 reports are kept for a user that is slow.
+    pub async fn next_report(&self) -> Option<Report> {
+        let next = |reports: &mut Reports, _: &mut Context<'_>| match reports.queue.pop_front() {
+            Some(report) => Poll::Ready(report),
+            None => Poll::Pending,
+        };
+        self.endpoint.wait(key::REPORTS, next).await
+    }
+
+    /// A snapshot. Takes time in proportion to what the relay holds, with the relay stopped meanwhile.
+    pub fn snapshot(&self) -> Option<RelaySnapshot> {
+        self.endpoint.with_extension(|reports: &mut Reports, cx| {
+            let endpoint = cx.endpoint();
+            let status = endpoint.relay_status()?;
+            let bytes = status
+                .tunnels
+                .iter()
+                .map(|tunnel| bytes(endpoint, tunnel.tunnel))
+                .collect();
+            let connections = status
+                .connections
+                .iter()
+                .map(|conn| figures(endpoint, conn.conn))
+                .collect();
+            Some(RelaySnapshot {
+                bytes,
+                connections,
+                relay: endpoint.relay_stats()?,
+                endpoint: endpoint.quic().stats(),
+                reports_dropped: reports.dropped,
+                status,
+            })
+        })?
+    }
+
+    /// Takes nothing new from now on: existing tunnels go on, nodes without tunnels are told to go elsewhere.
+    /// [`Report::Drained`] follows when the last is gone.
+    pub fn drain(&self) {
+        self.endpoint.with(|cx| {
+            let now = cx.now();
+            cx.endpoint().drain_relay(now);
+        });
+    }
+
+    /// Replaces the access rules; nodes that may not hold their name any more are closed.
+    pub fn set_access(&self, access: AccessRules) {
+        self.endpoint.with(|cx| {
+            let now = cx.now();
+            cx.endpoint().set_relay_access(now, access);
+        });
+    }
+
+    /// Closes everything at once with [`Code::SHUTDOWN`], and waits until the nodes are told, as far as the network lets
+    /// them.
+    pub async fn close(&self) {
+        self.endpoint.close(Code::SHUTDOWN, "shutdown");
+        self.endpoint.wait_idle().await;
+    }
+}
+
+impl Extension for Reports {
+    fn on_event(&mut self, cx: &mut Context<'_>, event: Event) -> Option<Event> {
+        let Event::Relay(report) = event else {
+            return Some(event);
+        };
+        if self.queue.len() >= MAX_REPORTS {
+            self.queue.pop_front();
+            self.dropped += 1;
+        }
+        self.queue.push_back(report);
+        cx.wake(key::REPORTS);
+        None
+    }
+}
+
+fn bytes(endpoint: &macula_proto::Endpoint, tunnel: TunnelKey) -> TunnelBytes {
+    endpoint.relay_tunnel_bytes(tunnel).unwrap_or_default()
+}
+
+fn figures(endpoint: &mut macula_proto::Endpoint, conn: ConnKey) -> ConnectionStats {
+    let conn = ConnectionHandle::from_bits(conn.0);
+    endpoint
+        .quic()
+        .connection(conn)
+        .map_or_else(|_| ConnectionStats::default(), |conn| conn.stats())
+}

@@ -1,0 +1,147 @@
+//! Relays and nodes on tokio.
+
+use std::{io, net::SocketAddr, ops::Deref};
+
+use macula_driver::{Options, Resolve};
+use macula_proto::{
+    endpoint::{ClientConfigError, RelayAddress, RelayClientConfig},
+    quic::{DialConfig, ListenConfig, TransportConfig, tls::ClientTls, tls::ServerTls},
+    tunnel::{
+        Name,
+        client::{session::SessionConfig, supervisor::SupervisorConfig},
+        relay::RelayConfig,
+    },
+};
+
+use crate::Endpoint;
+
+/// Incoming tunnels that wait to be taken, unless said otherwise.
+const BACKLOG: usize = 256;
+
+/// A relay on tokio. It does what [`macula_driver::RelayServer`] does, which it dereferences to.
+#[derive(Debug, Clone)]
+pub struct RelayServer(macula_driver::RelayServer);
+
+impl RelayServer {
+    /// Binds a socket and serves a relay on it, with the transport settings of relays. `tls` needs the ALPN `macula-dist`.
+    ///
+    /// # Errors
+    /// Those of the operating system; [`io::ErrorKind::InvalidInput`] for settings that cannot be used.
+    pub fn bind(addr: SocketAddr, tls: &ServerTls, relay: RelayConfig) -> io::Result<Self> {
+        let mut options = Options::default();
+        options.limits = relay.limits.clone();
+        // Several connections share one socket: short batches keep their turns short.
+        options.receive_batch = 4;
+        let endpoint = Endpoint::bind(addr, options)?;
+        let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
+        listen.transport = TransportConfig::relay();
+        Self::serve(&endpoint, relay, listen).map_err(invalid)
+    }
+
+    /// As [`bind`](Self::bind), on an endpoint and with transport settings of one's own.
+    ///
+    /// # Errors
+    /// [`ConfigError`](crate::ConfigError) names the setting that is out of range.
+    pub fn serve(endpoint: &Endpoint, relay: RelayConfig, listen: ListenConfig) -> Result<Self, crate::ConfigError> {
+        macula_driver::RelayServer::serve((**endpoint).clone(), relay, listen).map(Self)
+    }
+}
+
+impl Deref for RelayServer {
+    type Target = macula_driver::RelayServer;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+/// A node on tokio: reachable through relays under its name. It does what [`macula_driver::RelayClient`] does, which it
+/// dereferences to.
+///
+/// ```no_run
+/// use macula_tokio::{RelayClient, alpn, tls::{ClientTls, Trust}};
+/// use tokio::io::AsyncWriteExt;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let tls = ClientTls::new(Trust::Pins(vec!["..".parse()?])).alpn([alpn::MACULA_DIST]);
+/// let node = RelayClient::connect(["relay.example".parse()?], "alice", &tls)?;
+/// node.identified().await;
+/// let mut tunnel = node.open("bob").await?;
+/// tunnel.write_all(b"hello").await?;
+/// while let Some(tunnel) = node.incoming().await {
+///     println!("a tunnel from {}", tunnel.peer());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct RelayClient(macula_driver::RelayClient);
+
+impl RelayClient {
+    /// Starts a node on a socket of its own, with the default settings. `tls` needs the ALPN `macula-dist`.
+    ///
+    /// It returns at once; [`identified`](macula_driver::RelayClient::identified) waits for the relay.
+    ///
+    /// # Errors
+    /// Those of the operating system; [`io::ErrorKind::InvalidInput`] for settings that cannot be used.
+    pub fn connect(
+        relays: impl IntoIterator<Item = RelayAddress>,
+        name: impl Into<Name>,
+        tls: &ClientTls,
+    ) -> io::Result<Self> {
+        let endpoint = Endpoint::bind_any(Options::default())?;
+        let mut dial = DialConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
+        dial.transport = TransportConfig::relay();
+        let config = RelayClientConfig {
+            relays: relays.into_iter().collect(),
+            dial,
+            session: SessionConfig::new(name.into()),
+            supervisor: SupervisorConfig::default(),
+        };
+        Self::start(&endpoint, config, BACKLOG).map_err(invalid)
+    }
+
+    /// Starts a node on an endpoint and with settings of one's own. At most `backlog` incoming tunnels wait to be taken;
+    /// more are refused, and with 0 all are. Names of relays are looked up with tokio's resolver.
+    ///
+    /// # Errors
+    /// [`ClientConfigError`] when there is no relay or the name cannot be used.
+    pub fn start(endpoint: &Endpoint, config: RelayClientConfig, backlog: usize) -> Result<Self, ClientConfigError> {
+        let (client, resolve) = macula_driver::RelayClient::start((**endpoint).clone(), config, backlog)?;
+        tokio::spawn(look_up(resolve));
+        Ok(Self(client))
+    }
+}
+
+impl Deref for RelayClient {
+    type Target = macula_driver::RelayClient;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+/// Looks up addresses as long as the node lives. A look-up that hangs is overtaken by the next one.
+async fn look_up(resolve: Resolve) {
+    let mut next = resolve.next().await;
+    while let Some((attempt, address)) = next {
+        let found = tokio::net::lookup_host((address.host.as_str(), address.port));
+        next = tokio::select! {
+            found = found => {
+                match found {
+                    Ok(found) => resolve.answer(attempt, &found.collect::<Vec<_>>()),
+                    Err(error) => {
+                        tracing::debug!(%address, %error, "cannot be looked up");
+                        resolve.answer(attempt, &[]);
+                    }
+                }
+                resolve.next().await
+            }
+            newer = resolve.next() => newer,
+        };
+    }
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}

@@ -1,0 +1,159 @@
+//! Nodes and a relay over sockets.
+
+use std::time::Duration;
+
+use macula_proto::{Code, tunnel::relay::RelayConfig};
+use macula_tokio::{
+    NodeEvent, RelayClient, RelayServer, alpn, entropy,
+    tls::{ClientTls, Credentials, SelfSigned, ServerTls, Trust},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+struct Rig {
+    relay: RelayServer,
+    credentials: Credentials,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let credentials = Credentials::self_signed(&entropy().unwrap(), &SelfSigned::default()).unwrap();
+        let relay = serve("127.0.0.1:0", &credentials);
+        Self { relay, credentials }
+    }
+
+    fn node(&self, name: &str) -> RelayClient {
+        let tls = ClientTls::new(Trust::Pins(vec![self.credentials.pin()])).alpn([alpn::MACULA_DIST]);
+        let address = self.relay.endpoint().local_addr().to_string().parse().unwrap();
+        RelayClient::connect([address], name, &tls).unwrap()
+    }
+}
+
+fn serve(addr: &str, credentials: &Credentials) -> RelayServer {
+    let tls = ServerTls::new(credentials.clone()).alpn([alpn::MACULA_DIST]);
+    RelayServer::bind(addr.parse().unwrap(), &tls, RelayConfig::default()).unwrap()
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future)
+        .await
+        .expect("in time")
+}
+
+#[tokio::test]
+async fn tunnels_carry_bytes_and_half_closes() {
+    let rig = Rig::new();
+    let (alice, bob) = (rig.node("alice"), rig.node("bob"));
+    assert!(within(alice.identified()).await);
+    assert!(within(bob.identified()).await);
+    let mut near = within(alice.open("bob")).await.unwrap();
+    let mut far = within(bob.incoming()).await.unwrap();
+    assert_eq!(far.peer(), alice.name());
+    assert_eq!(far.id(), near.id());
+    let data: Vec<u8> = (0..5_000_000u32).map(|i| (i % 251) as u8).collect();
+    let expected = data.clone();
+    let server = tokio::spawn(async move {
+        let mut received = Vec::new();
+        far.read_to_end(&mut received).await.unwrap();
+        far.write_all(&received).await.unwrap();
+        far.shutdown().await.unwrap();
+        // Dropping what is finished abandons nothing.
+        received
+    });
+    near.write_all(&data).await.unwrap();
+    near.shutdown().await.unwrap();
+    let mut echoed = Vec::new();
+    within(near.read_to_end(&mut echoed)).await.unwrap();
+    assert!(echoed == expected);
+    assert!(within(server).await.unwrap() == expected);
+}
+
+#[tokio::test]
+async fn an_aborted_tunnel_is_reset_at_the_other_node() {
+    let rig = Rig::new();
+    let (alice, bob) = (rig.node("alice"), rig.node("bob"));
+    within(alice.identified()).await;
+    within(bob.identified()).await;
+    let near = within(alice.open("bob")).await.unwrap();
+    let mut far = within(bob.incoming()).await.unwrap();
+    near.abort(Code::TCP_RESET);
+    let error = within(far.read(&mut [0; 8])).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_node_that_takes_no_tunnels_refuses_them() {
+    let rig = Rig::new();
+    let alice = rig.node("alice");
+    within(alice.identified()).await;
+    // 256 wait to be taken; what comes then is refused at once.
+    let mut waiting = Vec::new();
+    for _ in 0..256 {
+        waiting.push(within(alice.open("alice")).await.unwrap());
+    }
+    let mut refused = within(alice.open("alice")).await.unwrap();
+    assert!(within(refused.read(&mut [0; 8])).await.is_err());
+    drop(within(alice.incoming()).await);
+    let mut more = within(alice.open("alice")).await.unwrap();
+    more.write_all(b"x").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_comes_back_when_its_relay_does() {
+    let rig = Rig::new();
+    let address = rig.relay.endpoint().local_addr();
+    let (alice, bob) = (rig.node("alice"), rig.node("bob"));
+    within(alice.identified()).await;
+    within(bob.identified()).await;
+    let mut near = within(alice.open("bob")).await.unwrap();
+    let _far = within(bob.incoming()).await.unwrap();
+    rig.relay.close().await;
+    let Rig { relay, credentials } = rig;
+    drop(relay);
+    assert!(
+        within(near.read(&mut [0; 8])).await.is_err(),
+        "the tunnel ends with the relay"
+    );
+    let lost = async {
+        while let Some(event) = alice.next_event().await {
+            if let NodeEvent::Down { reason, .. } = event {
+                return reason;
+            }
+        }
+        None
+    };
+    assert_eq!(
+        within(lost).await.and_then(|reason| reason.code()),
+        Some(Code::SHUTDOWN)
+    );
+    assert!(alice.open("bob").await.is_err(), "not connected");
+    let relay = serve(&address.to_string(), &credentials);
+    within(async {
+        alice.identified().await;
+        bob.identified().await;
+    })
+    .await;
+    within(alice.open("bob")).await.unwrap();
+    relay.close().await;
+}
+
+#[tokio::test]
+async fn dropping_a_node_tells_the_relay_at_once() {
+    let rig = Rig::new();
+    let (alice, bob) = (rig.node("alice"), rig.node("bob"));
+    within(alice.identified()).await;
+    within(bob.identified()).await;
+    drop(bob);
+    within(async {
+        loop {
+            match alice.open("bob").await {
+                Err(error) if error.to_string().contains("target_not_connected") => return,
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    })
+    .await;
+    alice.stop();
+    assert!(alice.open("bob").await.is_err());
+    assert!(alice.incoming().await.is_none());
+    assert!(!alice.identified().await);
+}
