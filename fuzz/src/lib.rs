@@ -1,0 +1,35 @@
+//! What is fuzzed: functions that take any bytes and panic when something is not as it should be.
+//!
+//! The fuzzer calls them through `fuzz_targets/`; the tests of the workspace call them on every file of `corpus/` and on
+//! damaged copies of it, so that no finding comes back.
+
+mod control;
+mod relay_session;
+mod values;
+
+pub use control::control;
+pub use relay_session::relay_session;
+pub use values::{cbor, msgpack};
+
+/// A target.
+pub type Target = fn(&[u8]);
+
+/// All targets, by the name of their corpus.
+pub const TARGETS: [(&str, Target); 4] = [
+    ("control", control),
+    ("cbor", cbor),
+    ("msgpack", msgpack),
+    ("relay_session", relay_session),
+];
+
+/// Runs a target on the files named on the command line.
+///
+/// # Errors
+/// Of a file that cannot be read.
+pub fn replay_arguments(target: Target) -> std::io::Result<()> {
+    for path in std::env::args_os().skip(1) {
+        println!("{}", path.display());
+        target(&std::fs::read(path)?);
+    }
+    Ok(())
+}
