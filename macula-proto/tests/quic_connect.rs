@@ -9,8 +9,8 @@ use common::{CLIENT, Fate, SERVER, World, ms, pattern, secs, transport};
 use macula_proto::{
     Code, Limits,
     quic::{
-        Accept, CloseListener, CloseReason, ConnectError, DatagramSize, Dir, Endpoint, EndpointConfig, Event, ResetKey,
-        Side, tls::Trust,
+        Accept, Closable, CloseListener, CloseReason, ConnectError, DatagramSize, Dir, Endpoint, EndpointConfig, Event,
+        ResetKey, Side, tls::Trust,
     },
 };
 
@@ -549,4 +549,40 @@ fn a_restarted_endpoint_ends_what_it_does_not_know_if_it_kept_its_key() {
         assert_eq!(early, now == 1, "at the first keep-alive");
         world.run_to_rest();
     }
+}
+
+#[test]
+fn whatever_it_is_closes() {
+    let (mut world, c, s) = World::connected();
+    let now = world.now;
+    let mut conn = world.client().connection(c).unwrap();
+    let stream = conn.open(Dir::Bi).unwrap();
+    conn.stream(stream).unwrap().write(b"last words").unwrap();
+    assert!(world.client().close(now, Closable::Stream(c, stream)));
+    assert!(!world.client().close(now, Closable::Stream(c, stream)), "once");
+    let accepted = world.wait_stream(SERVER);
+    world.run_for(secs(1));
+    assert_eq!(world.read(SERVER, s, accepted), (b"last words".to_vec(), Ok(())));
+    let stopped = Event::Stopped {
+        conn: s,
+        stream: accepted,
+        code: Code::CLOSED,
+    };
+    assert!(world.take(SERVER).contains(&stopped));
+
+    let now = world.now;
+    assert!(world.client().close(now, Closable::Connection(c)));
+    assert!(!world.client().close(now, Closable::Connection(c)));
+    world.run_for(secs(1));
+    let code = |world: &mut World, node| closed(&world.take(node)).pop().and_then(|(reason, _)| reason.code());
+    assert_eq!(code(&mut world, SERVER), Some(Code::CLOSED));
+
+    let config = world.dial_config(SERVER);
+    world.establish(&config);
+    world.clear_events();
+    let now = world.now;
+    assert!(world.server().close(now, Closable::Listener));
+    assert!(!world.server().close(now, Closable::Listener));
+    world.run_for(secs(1));
+    assert_eq!(code(&mut world, CLIENT), Some(Code::SHUTDOWN));
 }
