@@ -109,11 +109,31 @@ fn no_room_for_undecided_connections_does_not_matter_where_all_are_accepted() {
 fn addresses_are_validated_always() {
     let mut world = world(|_| {});
     world.listen(SERVER, |config| config.address_validation = AddressValidation::Always);
-    let config = world.dial_config(SERVER);
     for dials in 1..=3 {
+        // Settings of its own each time: who was here before shows a token instead.
+        let config = world.dial_config(SERVER);
         world.establish(&config);
         assert_eq!(world.server().stats().retries, dials);
     }
+}
+
+#[test]
+fn an_address_proved_once_is_believed_the_next_time() {
+    let mut world = World::pair();
+    world.listen(SERVER, |config| config.address_validation = AddressValidation::Always);
+    let config = world.dial_config(SERVER);
+    world.establish(&config);
+    world.run_for(secs(1));
+    assert_eq!(world.server().stats().retries, 1);
+    world.establish(&config);
+    assert_eq!(world.server().stats().retries, 1, "its token was shown");
+    let stranger = world.dial_config(SERVER);
+    world.establish(&stranger);
+    assert_eq!(
+        world.server().stats().retries,
+        2,
+        "who dials with other settings shares nothing"
+    );
 }
 
 #[test]

@@ -318,6 +318,7 @@ impl Endpoint {
             return Err(ConnectError::TooManyConnections(self.limits.connections));
         }
         let mut client = quinn_proto::ClientConfig::new(config.tls.quinn());
+        client.token_store(config.tls.tokens());
         client.transport_config(Arc::new(config.transport.to_quinn(remote.ip())?));
         #[cfg(feature = "sim")]
         if let Some(rng) = &mut self.simulated {

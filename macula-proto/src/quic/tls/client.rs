@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use quinn_proto::crypto::rustls::QuicClientConfig;
+use quinn_proto::{TokenMemoryCache, crypto::rustls::QuicClientConfig};
 use rustls::{
     ClientConfig, RootCertStore,
     client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
@@ -145,7 +145,7 @@ impl ClientTls {
             config.key_log = Arc::new(Lines(log.clone()));
         }
         let config = QuicClientConfig::try_from(config).map_err(|error| TlsError::Config(error.to_string()))?;
-        Ok(ClientCrypto(Arc::new(config)))
+        Ok(ClientCrypto::new(config))
     }
 }
 
@@ -190,19 +190,29 @@ pub(super) fn root_store(roots: &[CertificateDer<'static>]) -> Result<RootCertSt
     Ok(store)
 }
 
-/// A finished [`ClientTls`], for an endpoint to dial with. Cheap to clone.
+/// A finished [`ClientTls`], for an endpoint to dial with. Cheap to clone; clones share sessions to resume, and tokens that
+/// prove this side's address to servers it has talked to (RFC 9000 §8.1.3).
 #[derive(Clone)]
-pub struct ClientCrypto(Arc<QuicClientConfig>);
+pub struct ClientCrypto {
+    config: Arc<QuicClientConfig>,
+    tokens: Arc<TokenMemoryCache>,
+}
 
 impl ClientCrypto {
-    /// As quinn-proto takes it.
-    pub(crate) fn quinn(&self) -> Arc<dyn quinn_proto::crypto::ClientConfig> {
-        self.0.clone()
+    pub(super) fn new(config: QuicClientConfig) -> Self {
+        Self {
+            config: Arc::new(config),
+            tokens: Arc::new(TokenMemoryCache::default()),
+        }
     }
 
-    #[cfg(all(test, feature = "self-signed"))]
-    pub(super) fn from_config(config: QuicClientConfig) -> Self {
-        Self(Arc::new(config))
+    /// As quinn-proto takes it.
+    pub(crate) fn quinn(&self) -> Arc<dyn quinn_proto::crypto::ClientConfig> {
+        self.config.clone()
+    }
+
+    pub(crate) fn tokens(&self) -> Arc<TokenMemoryCache> {
+        self.tokens.clone()
     }
 }
 

@@ -124,7 +124,7 @@ fn raw_client(identity: SingleCertAndKey) -> ClientCrypto {
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(identity));
     config.alpn_protocols = vec![MACULA_DIST.to_vec()];
-    ClientCrypto::from_config(QuicClientConfig::try_from(config).unwrap())
+    ClientCrypto::new(QuicClientConfig::try_from(config).unwrap())
 }
 
 /// Both ends of one connection.
