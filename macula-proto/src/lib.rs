@@ -2,6 +2,7 @@
 
 pub mod codes;
 pub mod endpoint;
+pub mod identity;
 pub mod limits;
 pub mod quic;
 pub mod rng;
