@@ -4,6 +4,7 @@ pub mod codes;
 pub mod endpoint;
 pub mod identity;
 pub mod limits;
+pub mod peering;
 pub mod quic;
 pub mod rng;
 pub mod time;

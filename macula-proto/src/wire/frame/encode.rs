@@ -91,7 +91,7 @@ impl Frame {
     }
 }
 
-fn check_length(payload: &Bytes) -> Result<(), FrameTooLarge> {
+pub(super) fn check_length(payload: &Bytes) -> Result<(), FrameTooLarge> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let limit = MAX_PAYLOAD;
     if length > limit {

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::{
     Body, Frame, Header, Unknown,
-    encode::put_signature,
+    encode::{FrameEncodeError, check_length, put_signature},
     field::{Field, FieldError, Taker, Text, is_text},
     types::FrameId,
 };
@@ -262,10 +262,12 @@ impl RawFrame {
     }
 
     /// The same frame with a signature, if it has no entry of that name yet; otherwise the frame as it is.
-    #[must_use]
-    pub fn signed(&self, identity: &Identity) -> Self {
+    ///
+    /// # Errors
+    /// [`FrameEncodeError::TooLarge`] if the frame is too long with a signature.
+    pub fn signed(&self, identity: &Identity) -> Result<Self, FrameEncodeError> {
         if self.is_signed() {
-            return self.clone();
+            return Ok(self.clone());
         }
         let signature = identity.sign_raw(&self.signing_input());
         let at = self.signature_position();
@@ -277,11 +279,14 @@ impl RawFrame {
         put_signature(&signature, &mut out);
         let entry = start..out.len();
         out.extend_from_slice(after);
-        Self {
-            payload: out.freeze(),
-            entries: self.entries.saturating_add(1),
-            signature: Signed::Yes { entry, signature },
-        }
+        let payload = out.freeze();
+        check_length(&payload)?;
+        Ok(Self::from_signed(
+            payload,
+            self.entries.saturating_add(1),
+            entry,
+            signature,
+        ))
     }
 
     /// Where the entry of a signature belongs.
