@@ -110,12 +110,20 @@ pub struct Gate {
     config: GateConfig,
     shut: bool,
     arrivals: u64,
-    /// Connections in their handshake, by the order in which they came.
+    /// Connections in their handshake, by the order in which they came, those included that are being refused.
     handshaking: BTreeMap<u64, PeerConn>,
-    order: BTreeMap<PeerConn, u64>,
+    order: BTreeMap<PeerConn, Place>,
     connected: BTreeMap<PeerConn, NodeId>,
     by_peer: BTreeMap<NodeId, BTreeSet<PeerConn>>,
     stats: GateStats,
+}
+
+/// A connection in its handshake.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    arrival: u64,
+    /// It was told that it may not stay, and is not gone yet.
+    refused: bool,
 }
 
 impl Gate {
@@ -150,7 +158,7 @@ impl Gate {
         self.stats
     }
 
-    /// Connections in their handshake.
+    /// Connections in their handshake, those included that were refused and are not gone yet.
     pub fn handshaking(&self) -> usize {
         self.handshaking.len()
     }
@@ -181,15 +189,18 @@ impl Gate {
         let arrival = self.arrivals;
         self.arrivals += 1;
         self.handshaking.insert(arrival, conn);
-        self.order.insert(conn, arrival);
+        let refused = false;
+        self.order.insert(conn, Place { arrival, refused });
     }
 
     fn identified(&mut self, conn: PeerConn, peer: NodeId, actions: &mut Vec<GateAction>) {
-        let Some(arrival) = self.order.remove(&conn) else {
-            self.stats.stale_events += 1;
-            return;
+        let arrival = match self.order.get(&conn) {
+            Some(place) if !place.refused => place.arrival,
+            _ => {
+                self.stats.stale_events += 1;
+                return;
+            }
         };
-        self.handshaking.remove(&arrival);
         if let Some(why) = self.refusal(&peer) {
             let count = match why {
                 Refusal::NotAllowed => &mut self.stats.not_allowed,
@@ -198,9 +209,13 @@ impl Gate {
                 _ => &mut self.stats.too_many_connected,
             };
             *count += 1;
+            // It keeps its place until it is gone: refusals cost as much as handshakes.
+            self.order.entry(conn).and_modify(|place| place.refused = true);
             actions.push(GateAction::Refuse(conn, why));
             return;
         }
+        self.order.remove(&conn);
+        self.handshaking.remove(&arrival);
         if self.config.duplicates == Duplicates::ReplaceOlder {
             for older in self.by_peer.remove(&peer).unwrap_or_default() {
                 self.connected.remove(&older);
@@ -214,6 +229,7 @@ impl Gate {
         actions.push(GateAction::Admit(conn));
     }
 
+    /// Why a peer may not come in.
     fn refusal(&self, peer: &NodeId) -> Option<Refusal> {
         if self.shut {
             return Some(Refusal::Shutdown);
@@ -232,8 +248,8 @@ impl Gate {
 
     /// Forgets a connection, and nothing of a newer one of the same identity.
     fn gone(&mut self, conn: PeerConn) {
-        if let Some(arrival) = self.order.remove(&conn) {
-            self.handshaking.remove(&arrival);
+        if let Some(place) = self.order.remove(&conn) {
+            self.handshaking.remove(&place.arrival);
         }
         if let Some(peer) = self.connected.remove(&conn)
             && let Some(connections) = self.by_peer.get_mut(&peer)
