@@ -520,3 +520,14 @@ fn nothing_that_comes_along_with_connect_or_hello_is_lost() {
     actions.extend(feed(&mut dialler, now, Event::Received(half.slice(50..))));
     assert_eq!(show::actions(&actions), "connected n2, ping verified, ping verified");
 }
+
+/// The example in `docs/binding.md`.
+#[test]
+fn the_documented_binding() {
+    let document = include_str!("../../../docs/binding.md");
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let value = hex(&binding::sign(&node(1), Role::Dialler, &EXPORTER));
+    for part in [&hex(node(1).node_id().as_bytes()), &value[..64], &value[64..]] {
+        assert!(document.contains(part), "{part}");
+    }
+}

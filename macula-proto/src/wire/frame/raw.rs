@@ -71,8 +71,8 @@ pub enum VerifyError {
 impl DecodedFrame {
     /// Reads the payload of a frame, that is, what follows its length.
     ///
-    /// Memory in use while it runs and for the result: at most 256 bytes for each byte of `payload`, and at most 256 for each
-    /// item that `limits` allow, besides the payload itself.
+    /// Besides `payload` itself, memory for at most 256 bytes per byte of it is in use while this runs and for the result; and
+    /// never more than 256 bytes per item that `limits` allow, plus the length of the payload once more.
     ///
     /// # Errors
     /// [`DecodeError`] if these bytes are not exactly one canonical map within `limits`, its own keys all text.
