@@ -169,7 +169,9 @@
 pub mod codes;
 mod deadlines;
 pub mod endpoint;
+pub mod identity;
 pub mod limits;
+pub mod peering;
 pub mod quic;
 pub mod rng;
 pub mod time;

@@ -51,6 +51,24 @@ pub struct Limits {
     pub pending_incoming: usize,
     /// Bytes of queued fire-and-forget sends per stream. Default 1 MiB.
     pub send_queue: usize,
+    /// Largest peering frame, in bytes of payload behind the length. Default and maximum 16 MiB - 1. A longer one ends the
+    /// connection.
+    pub peering_frame: u32,
+    /// Largest peering frame before the handshake is complete, so that an unknown peer cannot make this side hold more.
+    /// Default 256 KiB (honest ones stay below 2 KiB). A longer one ends the connection.
+    pub peering_handshake_frame: u32,
+    /// Frames that are passed over while a peering connection waits for CONNECT or HELLO. Default 64. One more ends the
+    /// connection.
+    pub peering_skipped: u32,
+    /// Time a peering handshake may take, and before it the dial. Default 30 s each.
+    pub peering_handshake_timeout: Duration,
+    /// Time a peering connection that is being closed waits for the peer. Default 5 s.
+    pub peering_drain: Duration,
+    /// Accepted peering connections that may be in their peering handshake at once. Default 1,024. One more displaces the
+    /// oldest of them.
+    pub peering_handshaking: usize,
+    /// Accepted peers that may be connected at once. Default 65,536. More are refused.
+    pub peers: usize,
 }
 
 impl Default for Limits {
@@ -76,6 +94,13 @@ impl Default for Limits {
             connections: 65_536,
             pending_incoming: 1024,
             send_queue: 1 << 20,
+            peering_frame: 0x00FF_FFFF,
+            peering_handshake_frame: 256 << 10,
+            peering_skipped: 64,
+            peering_handshake_timeout: Duration::from_secs(30),
+            peering_drain: Duration::from_secs(5),
+            peering_handshaking: 1024,
+            peers: 65_536,
         }
     }
 }

@@ -1,0 +1,320 @@
+//! Frames as they came: the exact bytes, and whether their signature holds.
+
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use thiserror::Error;
+
+use super::{
+    Body, Frame, Header, Unknown,
+    encode::{FrameEncodeError, check_length, put_signature},
+    field::{Field, FieldError, Taker, Text, is_text},
+    types::FrameId,
+};
+use crate::{
+    identity::{Domain, Identity, PublicKey, SIGNATURE_LENGTH},
+    wire::{DecodeError, DecodeErrorKind, DecodeLimits, Value, cbor::det, framing::PREFIX},
+};
+
+/// Payloads of up to this many bytes are copied out of the buffer they came in, so that a small frame that somebody keeps does
+/// not keep a receive buffer of 64 KiB alive.
+const COPY_UP_TO: usize = 1024;
+
+/// The exact bytes of a frame.
+///
+/// What was received is verified and forwarded as it is, so that fields nobody here knows survive. Its bytes are one canonical
+/// map; clones share them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawFrame {
+    payload: Bytes,
+    /// Number of entries of the map.
+    entries: usize,
+    signature: Signed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Signed {
+    No,
+    /// There is an entry `signature` that is none.
+    Malformed,
+    Yes {
+        /// The whole entry, key and value.
+        entry: Range<usize>,
+        signature: [u8; SIGNATURE_LENGTH],
+    },
+}
+
+/// A frame that was read: its bytes and what they say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodedFrame {
+    /// Its bytes.
+    pub raw: RawFrame,
+    /// What they say.
+    pub frame: Frame,
+}
+
+/// A frame does not have a good signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// It has none.
+    #[error("there is no signature")]
+    Unsigned,
+    /// It has one that is not a string of 64 bytes.
+    #[error("the signature is not 64 bytes")]
+    Malformed,
+    /// The signature is not one of this key over these bytes.
+    #[error("the signature does not fit")]
+    Bad,
+}
+
+impl DecodedFrame {
+    /// Reads the payload of a frame, that is, what follows its length.
+    ///
+    /// Besides `payload` itself, memory for at most 256 bytes per byte of it is in use while this runs and for the result; and
+    /// never more than 256 bytes per item that `limits` allow, plus the length of the payload once more.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if these bytes are not exactly one canonical map within `limits`, its own keys all text.
+    pub fn decode(payload: Bytes, limits: &DecodeLimits) -> Result<Self, DecodeError> {
+        let payload = if payload.len() <= COPY_UP_TO {
+            Bytes::copy_from_slice(&payload)
+        } else {
+            payload
+        };
+        let ranges = det::entry_ranges(&payload, limits)?;
+        let entries = ranges.len();
+        let mut fields = Vec::with_capacity(entries);
+        let mut signature = Signed::No;
+        for range in ranges {
+            if is_text(&range.key, "signature") {
+                let entry = range.key_range.start..range.value_range.end;
+                signature = match <[u8; SIGNATURE_LENGTH]>::read(range.value) {
+                    Ok(signature) => Signed::Yes { entry, signature },
+                    Err(_) => Signed::Malformed,
+                };
+            } else if matches!(range.key, Value::Text(_)) {
+                fields.push((range.key, range.value));
+            } else {
+                // Deployed peers read a byte string as the text of these bytes and null as `null`: another frame than this.
+                return Err(DecodeError::new(DecodeErrorKind::Unsupported, range.key_range.start));
+            }
+        }
+        let raw = RawFrame {
+            payload,
+            entries,
+            signature,
+        };
+        let frame = match typed(fields) {
+            Ok(frame) => frame,
+            Err(fault) => unfit(raw.fields(limits), fault),
+        };
+        Ok(Self { raw, frame })
+    }
+}
+
+/// The frame that these fields are.
+fn typed(fields: Vec<(Value, Value)>) -> Result<Frame, FieldError> {
+    let mut fields = Taker::new(fields);
+    let header = Header {
+        version: fields.take("version")?,
+        frame_id: fields.take("frame_id")?,
+        sent_at_ms: fields.take("sent_at_ms")?,
+        capabilities: fields.take("capabilities")?,
+    };
+    let frame_type: Text = fields.take("frame_type")?;
+    let Some(body) = Body::read(&frame_type, &mut fields) else {
+        let body = Body::Unknown(Unknown {
+            frame_type: Some(frame_type),
+            fields: fields.rest(),
+            fault: None,
+        });
+        let extra = Vec::new();
+        return Ok(Frame { header, body, extra });
+    };
+    let body = body?;
+    let mut extra = fields.rest();
+    let unused = |key: &Value| {
+        ["realm", "call_id", "source_route"]
+            .iter()
+            .any(|name| is_text(key, name))
+    };
+    extra.retain(|(key, value)| !(value.is_null() && unused(key)));
+    Ok(Frame { header, body, extra })
+}
+
+/// A frame whose fields do not fit, with all of them.
+fn unfit(fields: Vec<(Value, Value)>, fault: FieldError) -> Frame {
+    fn take<F: Field>(fields: &mut Vec<(Value, Value)>, name: &str) -> Option<F> {
+        let at = fields.iter().position(|(key, _)| is_text(key, name))?;
+        let read = F::read(fields.get(at)?.1.clone()).ok()?;
+        fields.remove(at);
+        Some(read)
+    }
+    let mut fields = fields;
+    let header = Header {
+        version: take(&mut fields, "version").unwrap_or_default(),
+        frame_id: take(&mut fields, "frame_id").unwrap_or(FrameId([0; 16])),
+        sent_at_ms: take(&mut fields, "sent_at_ms").unwrap_or_default(),
+        capabilities: take(&mut fields, "capabilities").unwrap_or_default(),
+    };
+    let frame_type = take(&mut fields, "frame_type");
+    let body = Body::Unknown(Unknown {
+        frame_type,
+        fields,
+        fault: Some(fault),
+    });
+    Frame {
+        header,
+        body,
+        extra: Vec::new(),
+    }
+}
+
+impl RawFrame {
+    pub(super) fn from_signed(
+        payload: Bytes,
+        entries: usize,
+        entry: Range<usize>,
+        signature: [u8; SIGNATURE_LENGTH],
+    ) -> Self {
+        Self {
+            payload,
+            entries,
+            signature: Signed::Yes { entry, signature },
+        }
+    }
+
+    pub(super) fn from_unsigned(payload: Bytes, entries: usize) -> Self {
+        Self {
+            payload,
+            entries,
+            signature: Signed::No,
+        }
+    }
+
+    /// The payload: one canonical map, without the length in front of it.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// Bytes that the frame takes on the wire, its length included.
+    pub fn wire_length(&self) -> usize {
+        PREFIX + self.payload.len()
+    }
+
+    /// Appends the frame as it goes over the wire.
+    pub fn put(&self, out: &mut BytesMut) {
+        // What was decoded or encoded here is far below 2^32 bytes long.
+        out.reserve(self.wire_length());
+        out.put_u32(u32::try_from(self.payload.len()).unwrap_or(u32::MAX));
+        out.extend_from_slice(&self.payload);
+    }
+
+    /// The frame as it goes over the wire.
+    pub fn to_wire(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.wire_length());
+        self.put(&mut out);
+        out.freeze()
+    }
+
+    /// The signature, if there is one of 64 bytes.
+    pub fn signature(&self) -> Option<&[u8; SIGNATURE_LENGTH]> {
+        match &self.signature {
+            Signed::Yes { signature, .. } => Some(signature),
+            Signed::No | Signed::Malformed => None,
+        }
+    }
+
+    /// Whether there is an entry `signature`, be it a good one or not.
+    pub fn is_signed(&self) -> bool {
+        self.signature != Signed::No
+    }
+
+    /// Checks the signature over the very bytes received, without the entry of the signature itself.
+    ///
+    /// # Errors
+    /// [`VerifyError`].
+    pub fn verify(&self, key: &PublicKey) -> Result<(), VerifyError> {
+        let signature = match &self.signature {
+            Signed::No => return Err(VerifyError::Unsigned),
+            Signed::Malformed => return Err(VerifyError::Malformed),
+            Signed::Yes { signature, .. } => signature,
+        };
+        let input = self.signing_input();
+        key.verify_raw(&input, signature).map_err(|_| VerifyError::Bad)
+    }
+
+    /// What its signature covers: the domain, and the map without the entry of a signature.
+    pub fn signing_input(&self) -> Bytes {
+        let prefix = Domain::Frame.prefix();
+        let mut out = BytesMut::with_capacity(prefix.len() + self.payload.len() + 9);
+        out.extend_from_slice(prefix);
+        let (entry, entries) = match &self.signature {
+            Signed::Yes { entry, .. } => (entry.clone(), self.entries.saturating_sub(1)),
+            Signed::No | Signed::Malformed => (self.payload.len()..self.payload.len(), self.entries),
+        };
+        det::map_head(entries, &mut out);
+        let part = |range: Range<usize>| self.payload.get(range).unwrap_or_default();
+        out.extend_from_slice(part(head_length(self.entries)..entry.start));
+        out.extend_from_slice(part(entry.end..self.payload.len()));
+        out.freeze()
+    }
+
+    /// The same frame with a signature, if it has no entry of that name yet; otherwise the frame as it is.
+    ///
+    /// # Errors
+    /// [`FrameEncodeError::TooLarge`] if the frame is too long with a signature.
+    pub fn signed(&self, identity: &Identity) -> Result<Self, FrameEncodeError> {
+        if self.is_signed() {
+            return Ok(self.clone());
+        }
+        let signature = identity.sign_raw(&self.signing_input());
+        let at = self.signature_position();
+        let mut out = BytesMut::with_capacity(self.payload.len() + 96);
+        det::map_head(self.entries.saturating_add(1), &mut out);
+        let (before, after) = self.payload.split_at_checked(at).unwrap_or_default();
+        out.extend_from_slice(before.get(head_length(self.entries)..).unwrap_or_default());
+        let start = out.len();
+        put_signature(&signature, &mut out);
+        let entry = start..out.len();
+        out.extend_from_slice(after);
+        let payload = out.freeze();
+        check_length(&payload)?;
+        Ok(Self::from_signed(
+            payload,
+            self.entries.saturating_add(1),
+            entry,
+            signature,
+        ))
+    }
+
+    /// Where the entry of a signature belongs.
+    fn signature_position(&self) -> usize {
+        let mut name = BytesMut::new();
+        put_signature(&[0; SIGNATURE_LENGTH], &mut name);
+        let name = name.get(..10).unwrap_or_default();
+        let ranges = det::entry_ranges(&self.payload, &DecodeLimits::DEFAULT).unwrap_or_default();
+        let smaller =
+            |range: &&det::EntryRange| self.payload.get(range.key_range.clone()).is_some_and(|key| key < name);
+        let last = ranges.iter().take_while(smaller).last();
+        last.map_or(head_length(self.entries), |range| range.value_range.end)
+    }
+
+    /// The entries of its map in the order of the wire, without its signature.
+    pub fn fields(&self, limits: &DecodeLimits) -> Vec<(Value, Value)> {
+        let decoded = det::decode(&self.payload, limits);
+        let Ok(Value::Map(mut fields)) = decoded else {
+            return Vec::new();
+        };
+        fields.retain(|(key, _)| !is_text(key, "signature"));
+        fields
+    }
+}
+
+/// Length of the shortest head of a map with this many entries.
+fn head_length(entries: usize) -> usize {
+    let mut head = BytesMut::new();
+    det::map_head(entries, &mut head);
+    head.len()
+}
