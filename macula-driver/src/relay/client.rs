@@ -97,13 +97,7 @@ impl fmt::Display for NodeEvent {
             Self::Dialling { relay } => write!(f, "dialling {relay}"),
             Self::Identified { relay } => write!(f, "identified at {relay}"),
             Self::Down { relay, why, reason, .. } => {
-                let stage = match why {
-                    DownReason::DialFailed => "cannot be reached",
-                    DownReason::DialTimeout => "did not answer in time",
-                    DownReason::IdentifyTimeout => "did not take the name in time",
-                    _ => "is lost",
-                };
-                write!(f, "{relay} {stage}")?;
+                write!(f, "{relay} {why}")?;
                 match reason {
                     Some(reason) => write!(f, ": {reason}"),
                     None => Ok(()),

@@ -285,7 +285,7 @@ impl CloseReason {
             E::VersionMismatch => Self::VersionMismatch,
             E::TransportError(error) => Self::Transport {
                 code: error.code.into(),
-                reason: error.reason,
+                reason: unwrapped(error.reason),
             },
             E::ConnectionClosed(close) => Self::PeerTransport {
                 code: close.error_code.into(),
@@ -345,6 +345,14 @@ impl fmt::Display for CloseReason {
             Self::CidsExhausted => f.write_str("no connection ids left"),
         }
     }
+}
+
+/// The words of a certificate check of ours without the names of the types they come wrapped in.
+fn unwrapped(reason: String) -> String {
+    let inner = reason
+        .split_once("Other(OtherError(")
+        .and_then(|(before, rest)| Some(format!("{before}{}", rest.strip_suffix("))")?)));
+    inner.unwrap_or(reason)
 }
 
 pub(super) fn code_from(code: quinn_proto::VarInt) -> Code {

@@ -110,6 +110,9 @@ pub(crate) trait NodeHandle: Send + Sync + 'static {
 /// What a node has to tell about its relays.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum NodeEvent {
+    Dialling {
+        relay: String,
+    },
     Identified {
         relay: String,
         name: Name,

@@ -79,6 +79,8 @@ pub(crate) enum Event {
         #[serde(skip_serializing_if = "Vec::is_empty")]
         names: Vec<String>,
     },
+    /// A relay is being dialled.
+    Dialling { relay: String },
     /// No relay is dialled for a while.
     Waiting { relay: String, seconds: f64, starved: bool },
     /// Access rules or certificate were read again.
@@ -148,6 +150,7 @@ impl fmt::Display for Event {
                 let who = if who.is_empty() { "a client" } else { &who };
                 write!(f, "disconnected: {who}: {reason}")
             }
+            Self::Dialling { relay } => write!(f, "dialling {relay}"),
             Self::Waiting {
                 relay,
                 seconds,
@@ -382,6 +385,11 @@ pub(crate) mod tests {
                 },
                 r#"{"event":"disconnected","reason":"closed","names":["a","b"]}"#,
                 "disconnected: a, b: closed",
+            ),
+            (
+                Event::Dialling { relay: text("r:1") },
+                r#"{"event":"dialling","relay":"r:1"}"#,
+                "dialling r:1",
             ),
             (
                 Event::Waiting {

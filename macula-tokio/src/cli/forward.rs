@@ -95,7 +95,7 @@ pub(crate) async fn serve<N: NodeHandle>(
                 match event {
                     NodeEvent::Identified { .. } => drop(identified.send_replace(true)),
                     NodeEvent::Down { .. } => drop(identified.send_replace(false)),
-                    NodeEvent::Waiting { .. } => {}
+                    NodeEvent::Dialling { .. } | NodeEvent::Waiting { .. } => {}
                 }
                 events.tell(&event.into());
             }

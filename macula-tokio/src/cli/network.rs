@@ -64,6 +64,8 @@ impl Backend for Network {
         settings.limits = options.relay.limits.clone();
         // Several connections share the socket: short batches keep their turns short.
         settings.receive_batch = 4;
+        // A second relay on the same port shall fail, not take half of the first one's datagrams.
+        settings.socket.reuse_port = false;
         // Who was connected to this relay before it was started again learns of it at once.
         settings.endpoint.reset_key = Some(reset_key(&options.credentials));
         let endpoint = bind(options.listen, settings)?;
@@ -144,15 +146,20 @@ impl NodeHandle for NetworkNode {
     async fn next_event(&self) -> Option<NodeEvent> {
         loop {
             let event = self.node.next_event().await?;
-            let words = event.to_string();
             return Some(match event {
+                crate::NodeEvent::Dialling { relay } => NodeEvent::Dialling {
+                    relay: relay.to_string(),
+                },
                 crate::NodeEvent::Identified { relay } => NodeEvent::Identified {
                     relay: relay.to_string(),
                     name: self.node.name().clone(),
                 },
-                crate::NodeEvent::Down { relay, .. } => NodeEvent::Down {
+                crate::NodeEvent::Down { relay, why, reason, .. } => NodeEvent::Down {
                     relay: relay.to_string(),
-                    reason: words,
+                    reason: match reason {
+                        Some(reason) => reason.to_string(),
+                        None => why.to_string(),
+                    },
                 },
                 crate::NodeEvent::Waiting {
                     relay,

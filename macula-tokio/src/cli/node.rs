@@ -39,6 +39,7 @@ impl From<NodeEvent> for Event {
                 relay: Some(relay),
                 names: Vec::new(),
             },
+            NodeEvent::Dialling { relay } => Self::Dialling { relay },
             NodeEvent::Waiting {
                 relay,
                 duration,

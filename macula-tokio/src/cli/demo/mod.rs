@@ -184,7 +184,7 @@ async fn node<B: Backend>(backend: &B, name: &str, port: u16, trust: &Trust) -> 
             match event {
                 NodeEvent::Identified { .. } => return Ok(()),
                 NodeEvent::Down { reason, .. } => last = reason,
-                NodeEvent::Waiting { .. } => {}
+                NodeEvent::Dialling { .. } | NodeEvent::Waiting { .. } => {}
             }
         }
         Err(Failure::failed(

@@ -1,6 +1,6 @@
 //! What the supervisor is told, and what it asks for.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::Code;
 
@@ -114,4 +114,15 @@ pub enum DownReason {
     IdentifyTimeout,
     /// The connection is gone; the code it was closed with, if any.
     Lost(Option<Code>),
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DialFailed => "cannot be reached",
+            Self::DialTimeout => "did not answer in time",
+            Self::IdentifyTimeout => "did not take the name in time",
+            Self::Lost(_) => "is lost",
+        })
+    }
 }
