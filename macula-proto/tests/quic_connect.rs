@@ -5,12 +5,12 @@
 mod common;
 
 use bytes::Bytes;
-use common::{CLIENT, Fate, SERVER, World, ms, secs, transport};
+use common::{CLIENT, Fate, SERVER, World, ms, pattern, secs, transport};
 use macula_proto::{
     Code, Limits,
     quic::{
-        Accept, CloseListener, CloseReason, ConnectError, DatagramSize, Endpoint, EndpointConfig, Event, ResetKey,
-        Side, tls::Trust,
+        Accept, Closable, CloseListener, CloseReason, ConnectError, DatagramSize, Dir, Endpoint, EndpointConfig, Event,
+        ResetKey, Side, tls::Trust,
     },
 };
 
@@ -73,6 +73,33 @@ fn connected_is_told_on_both_sides() {
     );
     assert_eq!(client.datagrams_sent, server.datagrams_received);
     assert_eq!(client.bytes_received, server.bytes_sent);
+}
+
+/// A closed connection takes no acknowledgements: were the close subject to congestion control, a peer to which a full
+/// window is under way would never hear of it.
+#[test]
+fn a_close_gets_through_while_the_congestion_window_is_full() {
+    for datagram_size in [DatagramSize::Minimum, DatagramSize::UpTo(65_000)] {
+        let client = transport(|config| config.datagram_size = datagram_size);
+        let (mut world, c, _) = World::connected_with(&client, &client);
+        world.link.mtu = 65_535;
+        world.run_for(secs(2));
+        let mut conn = world.client().connection(c).unwrap();
+        let stream = conn.open(Dir::Uni).unwrap();
+        let bulk = pattern(1_000_000);
+        conn.stream(stream).unwrap().write(&bulk).unwrap();
+        // What the window takes leaves, and the rest waits.
+        world.run_for(ms(1));
+        let now = world.now;
+        let mut conn = world.client().connection(c).unwrap();
+        conn.close(now, Code::DRAINING, Bytes::from_static(b"so long"));
+        world.run_for(ms(50));
+        let peer = CloseReason::Peer {
+            code: Code::DRAINING,
+            reason: Bytes::from_static(b"so long"),
+        };
+        assert_eq!(closed(&world.take(SERVER)), [(peer, true)], "{datagram_size:?}");
+    }
 }
 
 #[test]
@@ -522,4 +549,40 @@ fn a_restarted_endpoint_ends_what_it_does_not_know_if_it_kept_its_key() {
         assert_eq!(early, now == 1, "at the first keep-alive");
         world.run_to_rest();
     }
+}
+
+#[test]
+fn whatever_it_is_closes() {
+    let (mut world, c, s) = World::connected();
+    let now = world.now;
+    let mut conn = world.client().connection(c).unwrap();
+    let stream = conn.open(Dir::Bi).unwrap();
+    conn.stream(stream).unwrap().write(b"last words").unwrap();
+    assert!(world.client().close(now, Closable::Stream(c, stream)));
+    assert!(!world.client().close(now, Closable::Stream(c, stream)), "once");
+    let accepted = world.wait_stream(SERVER);
+    world.run_for(secs(1));
+    assert_eq!(world.read(SERVER, s, accepted), (b"last words".to_vec(), Ok(())));
+    let stopped = Event::Stopped {
+        conn: s,
+        stream: accepted,
+        code: Code::CLOSED,
+    };
+    assert!(world.take(SERVER).contains(&stopped));
+
+    let now = world.now;
+    assert!(world.client().close(now, Closable::Connection(c)));
+    assert!(!world.client().close(now, Closable::Connection(c)));
+    world.run_for(secs(1));
+    let code = |world: &mut World, node| closed(&world.take(node)).pop().and_then(|(reason, _)| reason.code());
+    assert_eq!(code(&mut world, SERVER), Some(Code::CLOSED));
+
+    let config = world.dial_config(SERVER);
+    world.establish(&config);
+    world.clear_events();
+    let now = world.now;
+    assert!(world.server().close(now, Closable::Listener));
+    assert!(!world.server().close(now, Closable::Listener));
+    world.run_for(secs(1));
+    assert_eq!(code(&mut world, CLIENT), Some(Code::SHUTDOWN));
 }

@@ -46,9 +46,13 @@
 //! All futures of this crate are cancellation-safe unless they say otherwise: dropping one loses nothing. Time-outs are
 //! therefore `tokio::time::timeout` around them.
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod driver;
 mod endpoint;
 mod relay;
+pub mod tcp;
 
 pub use endpoint::Endpoint;
 pub use macula_driver::{

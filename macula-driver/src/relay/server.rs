@@ -79,29 +79,24 @@ impl RelayServer {
     }
 
     /// A snapshot. Takes time in proportion to what the relay holds, with the relay stopped meanwhile.
-    pub fn snapshot(&self) -> Option<RelaySnapshot> {
-        self.endpoint.with_extension(|reports: &mut Reports, cx| {
+    pub fn snapshot(&self) -> RelaySnapshot {
+        let dropped = self.endpoint.with_extension(|reports: &mut Reports, _| reports.dropped);
+        self.endpoint.with(|cx| {
             let endpoint = cx.endpoint();
-            let status = endpoint.relay_status()?;
-            let bytes = status
-                .tunnels
-                .iter()
-                .map(|tunnel| bytes(endpoint, tunnel.tunnel))
-                .collect();
-            let connections = status
-                .connections
-                .iter()
-                .map(|conn| figures(endpoint, conn.conn))
-                .collect();
-            Some(RelaySnapshot {
+            let status = endpoint.relay_status().unwrap_or_default();
+            let bytes = status.tunnels.iter().map(|tunnel| bytes(endpoint, tunnel.tunnel));
+            let bytes = bytes.collect();
+            let connections = status.connections.iter().map(|conn| figures(endpoint, conn.conn));
+            let connections = connections.collect();
+            RelaySnapshot {
                 bytes,
                 connections,
-                relay: endpoint.relay_stats()?,
+                relay: endpoint.relay_stats().unwrap_or_default(),
                 endpoint: endpoint.quic().stats(),
-                reports_dropped: reports.dropped,
+                reports_dropped: dropped.unwrap_or_default(),
                 status,
-            })
-        })?
+            }
+        })
     }
 
     /// Takes nothing new from now on: existing tunnels go on, nodes without tunnels are told to go elsewhere.

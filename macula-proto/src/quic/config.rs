@@ -1,6 +1,6 @@
 //! Settings of endpoints, listeners, dials and transports.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, VarInt};
 
@@ -160,12 +160,7 @@ impl TransportConfig {
             .initial_rtt(self.initial_rtt)
             .datagram_receive_buffer_size(None)
             .mtu_discovery_config(self.mtu_discovery(remote)?);
-        match self.congestion {
-            Congestion::Cubic => {}
-            Congestion::NewReno => {
-                out.congestion_controller_factory(Arc::new(quinn_proto::congestion::NewRenoConfig::default()));
-            }
-        }
+        out.congestion_controller_factory(super::congestion::factory(self.congestion));
         #[cfg(feature = "qlog")]
         out.qlog_stream(self.qlog.as_ref().map(super::Qlog::stream));
         Ok(out)

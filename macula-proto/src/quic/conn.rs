@@ -10,10 +10,11 @@ use bytes::Bytes;
 
 use super::{
     Accept, CloseReason, ConnectionHandle, ConnectionStats, Dir, Event, Owner, Side, StreamId, TransportConfig,
-    event::code_from,
+    event::{code_from, code_to},
     stream_state::{RecvHalf, SendHalf, StreamState},
     tls::HandshakeInfo,
 };
+use crate::Code;
 
 /// Work that connections leave for the endpoint.
 #[derive(Debug, Default)]
@@ -150,6 +151,17 @@ impl Conn {
                 remote,
             });
         }
+    }
+
+    /// Closes the connection: the peer is told, whatever else is on its way to it.
+    pub(super) fn close(&mut self, now: Instant, code: Code, words: Bytes, reason: CloseReason, queues: &mut Queues) {
+        if self.closed {
+            return;
+        }
+        super::congestion::open(&self.inner);
+        self.inner.close(now, code_to(code), words);
+        self.end(reason, queues);
+        self.touched(queues);
     }
 
     /// Queues the end event, once.

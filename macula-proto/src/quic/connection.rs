@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::{
     Accept, CloseReason, ConnectionHandle, ConnectionStats, Dir, Owner, Side, Stream, StreamId,
     conn::{Conn, Queues},
-    event::code_to,
     stream_state::StreamState,
     tls::HandshakeInfo,
 };
@@ -172,12 +171,9 @@ impl Connection<'_> {
     ///
     /// `reason` is cut to what fits into a packet.
     pub fn close(&mut self, now: Now, code: Code, reason: Bytes) {
-        if self.conn.closed {
-            return;
-        }
-        self.conn.inner.close(now.mono, code_to(code), reason.clone());
-        self.conn.end(CloseReason::Local { code, reason }, self.queues);
-        self.conn.touched(self.queues);
+        let words = reason.clone();
+        let reason = CloseReason::Local { code, reason };
+        self.conn.close(now.mono, code, words, reason, self.queues);
     }
 
     /// Makes the peer answer: a packet is sent that it must acknowledge.

@@ -195,8 +195,8 @@ impl Endpoint {
             // It may have come to its end in datagrams whose events were not polled yet.
             if expired && conn.inner.is_handshaking() {
                 let words = Bytes::from_static(b"handshake timed out");
-                conn.inner.close(now.mono, super::event::code_to(Code::TIMEOUT), words);
-                conn.end(super::CloseReason::HandshakeTimeout, &mut self.queues);
+                let reason = super::CloseReason::HandshakeTimeout;
+                conn.close(now.mono, Code::TIMEOUT, words, reason, &mut self.queues);
             } else {
                 conn.inner.handle_timeout(now.mono);
             }

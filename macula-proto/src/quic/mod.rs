@@ -14,7 +14,9 @@
 
 mod accept;
 pub mod alpn;
+mod close;
 mod config;
+mod congestion;
 mod conn;
 mod connect_error;
 mod connection;
@@ -33,6 +35,7 @@ mod stream_state;
 pub mod tls;
 
 pub use accept::{CloseListener, UnknownIncoming};
+pub use close::Closable;
 pub use config::{
     Accept, AddressValidation, ConfigError, Congestion, DatagramSize, DialConfig, EndpointConfig, ListenConfig,
     TransportConfig,

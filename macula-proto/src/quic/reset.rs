@@ -21,6 +21,16 @@ impl ResetKey {
         Self(secret)
     }
 
+    /// A key that follows from some secret that outlasts the process, such as a private key, and does not give it away.
+    pub fn derive(secret: &[u8]) -> Self {
+        Self::new(Sha256::digest(secret).into()).separate()
+    }
+
+    /// Another key than one used for anything else that is derived from the same secret.
+    fn separate(&self) -> Self {
+        Self(self.mac(b"macula stateless reset"))
+    }
+
     /// Settings of an endpoint that recognises its own connection ids, and resets the connections of unknown ones, in every
     /// process that has this key.
     pub(super) fn endpoint_config(&self) -> quinn_proto::EndpointConfig {

@@ -343,7 +343,7 @@ pub struct Rates {
 }
 
 /// A snapshot of a relay, everything in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RelayStatus {
     /// Whether it drains.
     pub draining: bool,

@@ -1,0 +1,295 @@
+//! Figures of a relay for Prometheus.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::CONTENT_TYPE,
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use macula_proto::{quic::ConnectionStats, tunnel::relay::RelayStats};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text::encode},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::{Registry, Unit},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+
+use super::{
+    backend::{RelayHandle, RelaySnapshot},
+    report,
+};
+
+/// Scrapers served at once; more wait.
+const SCRAPERS: usize = 16;
+/// Time for one request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Listens for scrapers.
+pub(crate) async fn bind(addrs: &[SocketAddr]) -> io::Result<TcpListener> {
+    TcpListener::bind(addrs).await
+}
+
+/// Serves figures for ever.
+pub(crate) async fn serve<R: RelayHandle>(listener: TcpListener, relay: Arc<R>) {
+    let places = Arc::new(Semaphore::new(SCRAPERS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((tcp, _)) => {
+                let relay = relay.clone();
+                tokio::spawn(async move {
+                    let _ = tokio::time::timeout(PATIENCE, answer(tcp, &*relay)).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection for figures");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn answer<R: RelayHandle>(tcp: TcpStream, relay: &R) {
+    let service =
+        service_fn(|request: Request<Incoming>| async move { Ok::<_, Infallible>(respond(&request, relay).await) });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(16 << 10)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(tcp), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a request for figures failed");
+    }
+}
+
+async fn respond<R: RelayHandle>(request: &Request<Incoming>, relay: &R) -> Response<Full<Bytes>> {
+    let (status, kind, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            (StatusCode::OK, kind, text(relay.snapshot().await))
+        }
+        (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "use GET\n".to_owned()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "figures are at /metrics\n".to_owned(),
+        ),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    response
+}
+
+/// Everything in the text format of Prometheus.
+fn text(snapshot: RelaySnapshot) -> String {
+    let mut registry = Registry::with_prefix("macula_relay");
+    registry.register_collector(Box::new(Snapshot(snapshot)));
+    let mut out = String::new();
+    // Writing into a string does not fail.
+    let _ = encode(&mut out, &registry);
+    out
+}
+
+#[derive(Debug)]
+struct Snapshot(RelaySnapshot);
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let RelaySnapshot {
+            status,
+            stats,
+            endpoint,
+            connections,
+            ..
+        } = &self.0;
+        let out = &mut encoder;
+        gauge(
+            out,
+            "draining",
+            "Whether the relay takes nothing new",
+            u64::from(status.draining),
+        )?;
+        gauge(out, "names", "Names held", count(status.names.len()))?;
+        gauge(out, "clients", "Connected clients", count(status.connections.len()))?;
+        gauge(out, "tunnels", "Open tunnels", count(status.tunnels.len()))?;
+        for (name, help, value) in report::counters(stats) {
+            counter(out, name, help, value)?;
+        }
+        refusals(out, stats)?;
+        for (name, help, value) in [
+            (
+                "datagrams_received",
+                "UDP datagrams received",
+                endpoint.datagrams_received,
+            ),
+            ("datagrams_sent", "UDP datagrams sent", endpoint.datagrams_sent),
+            (
+                "bytes_received",
+                "Bytes of UDP payload received",
+                endpoint.bytes_received,
+            ),
+            ("bytes_sent", "Bytes of UDP payload sent", endpoint.bytes_sent),
+            (
+                "handshakes_failed",
+                "Connections that failed in their handshake",
+                endpoint.handshakes_failed,
+            ),
+            (
+                "refused_handshaking",
+                "Connections refused: too many handshakes",
+                endpoint.refused_handshaking,
+            ),
+            (
+                "refused_connections",
+                "Connections refused: too many established",
+                endpoint.refused_connections,
+            ),
+            ("retries", "Retry packets sent to validate addresses", endpoint.retries),
+        ] {
+            counter(out, name, help, value)?;
+        }
+        gauge(
+            out,
+            "handshaking",
+            "Connections in their handshake",
+            endpoint.handshaking,
+        )?;
+        paths(out, connections.values())
+    }
+}
+
+/// Sums over the connections that are there now: gauges, because a connection that goes takes its part along.
+fn paths<'a>(
+    out: &mut DescriptorEncoder<'_>,
+    connections: impl Iterator<Item = &'a ConnectionStats>,
+) -> Result<(), std::fmt::Error> {
+    let (mut sent, mut lost, mut holes, mut slowest) = (0, 0, 0, Duration::ZERO);
+    for stats in connections {
+        sent += stats.packets_sent;
+        lost += stats.packets_lost;
+        holes += stats.black_holes;
+        slowest = slowest.max(stats.rtt);
+    }
+    gauge(
+        out,
+        "path_packets_sent",
+        "Packets sent on connections that are there now",
+        sent,
+    )?;
+    gauge(out, "path_packets_lost", "Of those: packets lost", lost)?;
+    gauge(
+        out,
+        "path_black_holes",
+        "Times that large datagrams stopped getting through on them",
+        holes,
+    )?;
+    let rtt = ConstGauge::new(slowest.as_secs_f64());
+    let help = "Largest smoothed round-trip time of all clients";
+    let unit = Unit::Seconds;
+    rtt.encode(out.encode_descriptor("path_rtt_max", help, Some(&unit), rtt.metric_type())?)
+}
+
+fn refusals(out: &mut DescriptorEncoder<'_>, stats: &RelayStats) -> Result<(), std::fmt::Error> {
+    let help = "Tunnel requests refused, by reason";
+    let mut all = out.encode_descriptor("requests_refused", help, None, MetricType::Counter)?;
+    for (reason, value) in report::refused(stats) {
+        ConstCounter::new(value).encode(all.encode_family(&[("reason", reason)])?)?;
+    }
+    Ok(())
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), std::fmt::Error> {
+    let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    metric.encode(out.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), std::fmt::Error> {
+    let metric = ConstCounter::new(value);
+    metric.encode(out.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::{super::memory, *};
+    use crate::cli::backend::{Backend as _, RelayOptions};
+
+    #[test]
+    fn figures_are_named_and_real() {
+        let text = text(report::tests::snapshot());
+        for line in [
+            "# HELP macula_relay_tunnels Open tunnels",
+            "# TYPE macula_relay_tunnels gauge",
+            "macula_relay_tunnels 1",
+            "macula_relay_clients 3",
+            "macula_relay_names 2",
+            "macula_relay_draining 0",
+            "macula_relay_connections_total 3",
+            "macula_relay_malformed_total 2",
+            "# TYPE macula_relay_requests_refused counter",
+            "macula_relay_requests_refused_total{reason=\"target_not_connected\"} 4",
+            "macula_relay_requests_refused_total{reason=\"busy\"} 0",
+            "macula_relay_datagrams_received_total 77",
+            "macula_relay_path_packets_sent 1000",
+            "macula_relay_path_packets_lost 5",
+            "macula_relay_path_rtt_max_seconds 0.012345",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line:?} in:\n{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn figures_are_served_and_nothing_else() {
+        let options = RelayOptions {
+            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+            credentials: crate::cli::tls::self_signed().unwrap(),
+            client_auth: macula_proto::quic::tls::ClientAuth::None,
+            relay: macula_proto::tunnel::relay::RelayConfig::default(),
+        };
+        let relay = Arc::new(memory::Memory::default().relay(options).await.unwrap());
+        let listener = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve(listener, relay));
+        for (request, first, part) in [
+            ("GET /metrics", "HTTP/1.1 200 OK", "macula_relay_tunnels 0\n"),
+            ("GET /", "HTTP/1.1 404 Not Found", "figures are at /metrics"),
+            ("POST /metrics", "HTTP/1.1 405 Method Not Allowed", "use GET"),
+            ("junk", "HTTP/1.1 400 Bad Request", ""),
+        ] {
+            let mut tcp = TcpStream::connect(addr).await.unwrap();
+            tcp.write_all(format!("{request} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
+                .await
+                .unwrap();
+            let mut answer = String::new();
+            tcp.read_to_string(&mut answer).await.unwrap();
+            assert!(
+                answer.starts_with(first) && answer.contains(part),
+                "{request}: {answer}"
+            );
+        }
+        serving.abort();
+    }
+}

@@ -1,0 +1,229 @@
+//! The real backend: relays and nodes of this library, on sockets.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use macula_proto::{
+    endpoint::{RelayAddress, RelayClientConfig},
+    quic::{
+        DialConfig, ListenConfig, ResetKey, TransportConfig, alpn,
+        tls::{ClientTls, Credentials, Reloadable, ServerTls},
+    },
+    tunnel::{
+        Name,
+        client::{
+            session::{RequestError, SessionConfig},
+            supervisor::SupervisorConfig,
+        },
+        relay::{AccessRules, Report},
+    },
+    wire::control::TunnelId,
+};
+use tokio::time::timeout;
+
+use super::backend::{
+    Backend, NodeEvent, NodeHandle, NodeOptions, RelayHandle, RelayOptions, RelaySnapshot, TunnelHandle,
+};
+use crate::{Endpoint, OpenError, Options, RecvStream, RelayClient, RelayServer, SendStream, Tunnel};
+
+/// How long the end of a connection is announced to peers that do not answer.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Incoming tunnels that wait to be taken.
+const BACKLOG: usize = 256;
+
+/// Makes relays and nodes on UDP sockets.
+#[derive(Debug)]
+pub(crate) struct Network;
+
+#[derive(Debug)]
+pub(crate) struct NetworkRelay {
+    relay: RelayServer,
+    credentials: Reloadable,
+}
+
+#[derive(Debug)]
+pub(crate) struct NetworkNode {
+    node: RelayClient,
+    endpoint: Endpoint,
+}
+
+impl Backend for Network {
+    type Relay = NetworkRelay;
+    type Node = NetworkNode;
+
+    async fn relay(&self, options: RelayOptions) -> io::Result<NetworkRelay> {
+        let credentials = Reloadable::new(options.credentials.clone());
+        let tls = ServerTls::new(credentials.clone())
+            .alpn([alpn::MACULA_DIST])
+            .client_auth(options.client_auth);
+        let mut settings = Options::default();
+        settings.limits = options.relay.limits.clone();
+        // Several connections share the socket: short batches keep their turns short.
+        settings.receive_batch = 4;
+        // Who was connected to this relay before it was started again learns of it at once.
+        settings.endpoint.reset_key = Some(reset_key(&options.credentials));
+        let endpoint = bind(options.listen, settings)?;
+        let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
+        listen.transport = TransportConfig::relay();
+        let relay = RelayServer::serve(&endpoint, options.relay, listen).map_err(invalid)?;
+        Ok(NetworkRelay { relay, credentials })
+    }
+
+    async fn node(&self, options: NodeOptions) -> io::Result<NetworkNode> {
+        let endpoint = Endpoint::bind_any(Options::default())?;
+        let mut tls = ClientTls::new(options.trust).alpn([alpn::MACULA_DIST]);
+        if let Some(credentials) = options.credentials {
+            tls = tls.credentials(credentials);
+        }
+        let mut dial = DialConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
+        dial.transport = TransportConfig::relay();
+        let mut session = SessionConfig::new(options.name);
+        session.encoding = options.encoding;
+        session.allow_from = options.allow_from;
+        let relays = options.relays.into_iter().map(|at| RelayAddress {
+            host: at.host,
+            port: at.port,
+        });
+        let config = RelayClientConfig {
+            relays: relays.collect(),
+            dial,
+            session,
+            supervisor: SupervisorConfig::default(),
+        };
+        let node = RelayClient::start(&endpoint, config, BACKLOG).map_err(invalid)?;
+        Ok(NetworkNode { node, endpoint })
+    }
+}
+
+impl RelayHandle for NetworkRelay {
+    fn local_addr(&self) -> SocketAddr {
+        self.relay.endpoint().local_addr()
+    }
+
+    async fn next_report(&self) -> Option<Report> {
+        self.relay.next_report().await
+    }
+
+    async fn snapshot(&self) -> RelaySnapshot {
+        let found = self.relay.snapshot();
+        let connections = found.status.connections.iter().map(|conn| conn.conn);
+        let tunnels = found.status.tunnels.iter().map(|tunnel| tunnel.tunnel);
+        RelaySnapshot {
+            connections: connections.zip(found.connections).collect(),
+            tunnels: tunnels.zip(found.bytes).collect(),
+            stats: found.relay,
+            endpoint: found.endpoint,
+            status: found.status,
+        }
+    }
+
+    fn set_access(&self, access: AccessRules) {
+        self.relay.set_access(access);
+    }
+
+    fn set_credentials(&self, credentials: Credentials) {
+        self.credentials.replace(credentials);
+    }
+
+    fn drain(&self) {
+        self.relay.drain();
+    }
+
+    async fn close(&self) {
+        let _ = timeout(FAREWELL, self.relay.close()).await;
+    }
+}
+
+impl NodeHandle for NetworkNode {
+    type Tunnel = Tunnel;
+
+    async fn next_event(&self) -> Option<NodeEvent> {
+        loop {
+            let event = self.node.next_event().await?;
+            let words = event.to_string();
+            return Some(match event {
+                crate::NodeEvent::Identified { relay } => NodeEvent::Identified {
+                    relay: relay.to_string(),
+                    name: self.node.name().clone(),
+                },
+                crate::NodeEvent::Down { relay, .. } => NodeEvent::Down {
+                    relay: relay.to_string(),
+                    reason: words,
+                },
+                crate::NodeEvent::Waiting {
+                    relay,
+                    duration,
+                    starved,
+                } => NodeEvent::Waiting {
+                    relay: relay.to_string(),
+                    duration,
+                    starved,
+                },
+                _ => continue,
+            });
+        }
+    }
+
+    async fn open(&self, target: &Name) -> Result<Tunnel, RequestError> {
+        self.node.open(target.clone()).await.map_err(|error| match error {
+            OpenError::Request(error) => error,
+            _ => RequestError::Lost,
+        })
+    }
+
+    async fn incoming(&self) -> Option<Tunnel> {
+        self.node.incoming().await
+    }
+
+    async fn close(&self) {
+        self.node.stop();
+        let _ = timeout(FAREWELL, self.endpoint.wait_idle()).await;
+    }
+}
+
+impl TunnelHandle for Tunnel {
+    type Recv = RecvStream;
+    type Send = SendStream;
+
+    fn id(&self) -> TunnelId {
+        Self::id(self)
+    }
+
+    fn peer(&self) -> Name {
+        Self::peer(self).clone()
+    }
+
+    fn relay(&self) -> String {
+        Self::relay(self).to_string()
+    }
+
+    fn split(self) -> (RecvStream, SendStream) {
+        let (send, recv) = Self::split(self);
+        (recv, send)
+    }
+}
+
+/// Binds the socket of a relay. On a system without IPv6 "every address" means every IPv4 address.
+fn bind(listen: SocketAddr, settings: Options) -> io::Result<Endpoint> {
+    match macula_driver::bind(listen, &settings.socket) {
+        Ok(socket) => Endpoint::with_socket(socket, settings),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+        Err(_) if listen.ip().is_unspecified() && listen.is_ipv6() => {
+            Endpoint::bind((Ipv4Addr::UNSPECIFIED, listen.port()).into(), settings)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A secret that every process with the same private key has.
+fn reset_key(credentials: &Credentials) -> ResetKey {
+    ResetKey::derive(credentials.key_to_pem().as_bytes())
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}

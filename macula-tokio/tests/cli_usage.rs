@@ -1,0 +1,206 @@
+//! The command line from outside: what is refused, what help teaches, what comes out where.
+
+use std::{
+    fs,
+    process::{Command, Output, Stdio},
+};
+
+fn macula(line: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_macula"))
+        .args(line)
+        .env_remove("RUST_LOG")
+        .env_remove("XDG_RUNTIME_DIR")
+        .output()
+        .expect("the command starts")
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+#[test]
+fn usage_errors_exit_with_2_and_say_what() {
+    let pin = "ab".repeat(32);
+    let node = "--relay r --name n";
+    let table = [
+        ("", "Usage: macula"),
+        ("dance", "unrecognized subcommand 'dance'"),
+        ("relay", "--cert and --key, or --self-signed"),
+        ("relay --cert c.pem", "--key <PEM>"),
+        ("relay --key k.pem", "--cert <PEM>"),
+        ("relay --self-signed --cert c --key k", "cannot be used with"),
+        ("relay --self-signed --listen host:x", "\"x\" is not a port"),
+        ("relay --self-signed --listen http://h:1", "unknown scheme \"http\""),
+        (
+            "relay --self-signed --takeover maybe",
+            "[possible values: replace, refuse]",
+        ),
+        ("relay --self-signed --max-tunnels-per-node 0", "must be at least 1"),
+        ("relay --self-signed --max-rate-per-node fast", "is not a size"),
+        ("relay --self-signed --max-handshakes -1", "unexpected argument"),
+        ("relay --self-signed --drain-timeout soon", "is not a time"),
+        ("relay --self-signed --metrics 9100", "no port in \"9100\""),
+        ("relay --self-signed --admin a --no-admin", "cannot be used with"),
+        ("relay --config /nonexistent/relay.toml", "/nonexistent/relay.toml: "),
+        (
+            "relay --self-signed --access /nonexistent/access.toml --listen 127.0.0.1:0",
+            "/nonexistent/access.toml: ",
+        ),
+        ("expose --name n --to h:1", "--relay <HOST[:PORT]>"),
+        ("expose --relay r --to h:1", "--name <NAME>"),
+        ("expose NODE", "--to <HOST:PORT>"),
+        ("expose NODE --to host", "no port in \"host\""),
+        ("expose NODE --to h:1 --pin abc", "a pin has 64 hex digits, not 3"),
+        ("expose NODE --to h:1 --pin PIN --insecure", "cannot be used with"),
+        ("expose NODE --to h:1 --ca f --pin PIN", "cannot be used with"),
+        ("expose NODE --to h:1 --ca f --insecure", "cannot be used with"),
+        ("expose NODE --to h:1 --client-cert f", "--client-key <PEM>"),
+        ("expose NODE --to h:1 --idle 0", "must be more than 0"),
+        ("expose NODE --to h:1 --max-tunnels 0", "must be at least 1"),
+        (
+            "expose NODE --to h:1 --encoding json",
+            "[possible values: auto, msgpack, cbor]",
+        ),
+        ("forward NODE --listen h:1", "--target <NAME>"),
+        ("forward NODE --target t", "--listen <HOST:PORT>"),
+        ("forward NODE --target t --listen [::1", "no closing bracket"),
+        ("status --interval never", "is not a time"),
+        ("drain --timeout never", "is not a time"),
+        ("demo --tunnels 100000", "200 tunnels at most"),
+        ("demo --size big", "is not a size"),
+        ("completions tcsh", "[possible values: "),
+    ];
+    for (line, part) in table {
+        let line = line.replace("NODE", node).replace("PIN", &pin);
+        let output = macula(&words(&line));
+        assert_eq!(output.status.code(), Some(2), "{line}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains(part),
+            "{line}: {part:?} in {}",
+            stderr(&output)
+        );
+        assert_eq!(stdout(&output), "", "{line}");
+    }
+    let empty_name = macula(&["expose", "--relay", "r", "--name", "", "--to", "h:1"]);
+    assert_eq!(empty_name.status.code(), Some(2));
+}
+
+#[test]
+fn help_teaches() {
+    let table: [(&str, &[&str]); 8] = [
+        (
+            "",
+            &[
+                "macula demo",
+                "macula relay --self-signed",
+                "Exit codes: 0 done, 1 failed, 2 usage, 3 time-out",
+                "--json",
+            ],
+        ),
+        (
+            "relay",
+            &[
+                "--listen",
+                "[::]:4434",
+                "--self-signed",
+                "SIGHUP",
+                "--max-rate-per-node",
+                "macula relay --config",
+            ],
+        ),
+        (
+            "expose",
+            &["--to", "--allow-from", "--pin", "--insecure", "macula expose --relay"],
+        ),
+        (
+            "forward",
+            &["--target", "--listen", "[default: auto]", "macula forward --relay"],
+        ),
+        ("status", &["--watch", "macula status --json"]),
+        ("drain", &["--timeout", "exit"]),
+        ("demo", &["--size", "--tunnels", "--seconds"]),
+        ("completions", &["bash", "zsh"]),
+    ];
+    for (command, parts) in table {
+        let mut line = words(command);
+        line.push("--help");
+        let output = macula(&line);
+        assert_eq!(output.status.code(), Some(0), "{command}");
+        let help = words(&stdout(&output)).join(" ");
+        for part in parts {
+            assert!(help.contains(part), "{command}: {part:?} in\n{}", stdout(&output));
+        }
+    }
+}
+
+#[test]
+fn version_and_completions() {
+    let output = macula(&["--version"]);
+    assert_eq!(stdout(&output), format!("macula {}\n", env!("CARGO_PKG_VERSION")));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = macula(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout(&output).contains("self-signed"), "{shell}");
+    }
+}
+
+#[test]
+fn failures_exit_with_1_and_are_events() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("relay.sock");
+    let socket = socket.to_str().expect("a text");
+    for command in ["status", "drain"] {
+        let output = macula(&[command, "--admin", socket]);
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        assert!(stderr(&output).starts_with(&format!("macula: no relay answers at {socket}: ")));
+        assert_eq!(stdout(&output), "");
+        let output = macula(&[command, "--admin", socket, "--json"]);
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        let event: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("one JSON object");
+        assert_eq!((&event["event"], &event["kind"]), (&"error".into(), &"admin".into()));
+        assert!(
+            event["message"]
+                .as_str()
+                .is_some_and(|message| message.contains(socket))
+        );
+    }
+    let missing = ["relay", "--cert", "/nonexistent/c.pem", "--key", "/nonexistent/k.pem"];
+    let output = macula(&missing);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("/nonexistent/c.pem: "), "{}", stderr(&output));
+}
+
+#[test]
+fn a_broken_configuration_names_its_line() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("relay.toml");
+    fs::write(&path, "self-signed = true\ntakeover = 'maybe'\n").expect("a file");
+    let output = macula(&["relay", "--json", "--config", path.to_str().expect("a text")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("line 2: takeover: "), "{}", stderr(&output));
+    let event: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("one JSON object");
+    assert_eq!(event["kind"], "usage");
+}
+
+#[test]
+fn a_closed_standard_output_ends_quietly() {
+    for line in [&["completions", "bash"][..], &["--help"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_macula"))
+            .args(line)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("an end");
+        assert_eq!(stderr(&output), "", "{line:?}");
+    }
+}
