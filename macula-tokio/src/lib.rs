@@ -70,3 +70,14 @@ pub use macula_proto::{
     },
 };
 pub use relay::{RelayClient, RelayServer};
+
+/// The programs in the README and in `docs/`, so that they are compiled and run.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../docs/tokio.md")]
+    mod tokio {}
+    #[doc = include_str!("../../docs/embedding.md")]
+    mod embedding {}
+}

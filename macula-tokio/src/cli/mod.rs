@@ -14,6 +14,8 @@ mod metrics;
 mod network;
 mod node;
 mod outcome;
+#[cfg(test)]
+mod pages;
 mod relay;
 mod report;
 mod scalar;

@@ -1,0 +1,88 @@
+//! That the command understands every command line, and every file, that the documentation shows.
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser as _;
+
+use super::{
+    access,
+    args::{Cli, Command},
+    settings::RelaySettings,
+};
+use macula_proto::tunnel::relay::NodeLimits;
+
+const PAGES: [(&str, &str); 5] = [
+    ("README.md", include_str!("../../../README.md")),
+    ("docs/beam.md", include_str!("../../../docs/beam.md")),
+    ("docs/embedding.md", include_str!("../../../docs/embedding.md")),
+    ("docs/relay.md", include_str!("../../../docs/relay.md")),
+    ("docs/tokio.md", include_str!("../../../docs/tokio.md")),
+];
+
+/// The words of all command lines of ours: those in blocks, with or without a prompt, and those in running text that have
+/// an option.
+fn command_lines(page: &str) -> Vec<String> {
+    let joined = page.replace("\\\n", "");
+    let mut lines = Vec::new();
+    let mut inside = false;
+    for line in joined.lines() {
+        if line.starts_with("```") {
+            inside = !inside;
+        } else if inside {
+            let line = line.split_once("$ ").map_or(line, |(_prompt, line)| line);
+            let line = line.replace("cargo run --release --bin macula -- ", "macula ");
+            let line = line.split(" #").next().unwrap_or_default();
+            lines.extend(line.starts_with("macula ").then(|| line.to_owned()));
+        } else {
+            let quoted = line.split('`').skip(1).step_by(2);
+            lines.extend(quoted.filter(|code| code.starts_with("macula ")).map(str::to_owned));
+        }
+    }
+    lines
+}
+
+#[test]
+fn every_command_line_is_understood() {
+    let mut understood = 0;
+    for (page, text) in PAGES {
+        for line in command_lines(text) {
+            let line = line.replace("PIN", &"ab".repeat(32));
+            match Cli::try_parse_from(line.split_whitespace()) {
+                Ok(Cli {
+                    command: Command::Relay(args),
+                    ..
+                }) if args.config.is_none() => {
+                    RelaySettings::new(*args).unwrap_or_else(|error| panic!("{page}: {line}: {error}"));
+                }
+                Ok(_) => {}
+                // Where the text only names a subcommand or shows its help.
+                Err(error) if !error.use_stderr() || line.split_whitespace().count() == 2 => continue,
+                Err(error) if line.ends_with("--allow-from") => drop(error),
+                Err(error) => panic!("{page}: {line}: {error}"),
+            }
+            understood += 1;
+        }
+    }
+    assert!(understood >= 15, "only {understood} command lines found");
+}
+
+#[test]
+fn every_file_is_understood() {
+    let (_, page) = PAGES[3];
+    let file = |name: &str| {
+        let from = page.find(&format!("```toml\n# {name}\n")).expect("a file") + "```toml\n".len();
+        let rest = &page[from..];
+        &rest[..rest.find("```").expect("its end")]
+    };
+    let rules = access::parse(Path::new("access.toml"), file("access.toml"), NodeLimits::default());
+    assert_eq!(rules.expect("good rules").names.len(), 2);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path: PathBuf = directory.path().join("relay.toml");
+    std::fs::write(&path, file("relay.toml")).expect("a file");
+    let line = ["macula", "relay", "--config", path.to_str().expect("text")];
+    let Command::Relay(args) = Cli::try_parse_from(line).expect("arguments").command else {
+        unreachable!("the subcommand is relay");
+    };
+    let settings = RelaySettings::new(*args).expect("good settings");
+    assert!(settings.access.is_some() && settings.metrics.is_some());
+}
