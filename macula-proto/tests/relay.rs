@@ -18,17 +18,8 @@ use world::{World, pattern};
 
 #[test]
 fn a_tunnel_carries_bytes_both_ways() {
-    let mut world = World::new();
-    let relay = world.add_relay(RelayConfig::default());
-    let alice = world.add_node("alice", &[relay]);
-    let bob = world.add_node("bob", &[relay]);
-    world.identified(relay, "alice");
-    world.identified(relay, "bob");
-    let request = world.open(alice, "bob");
-    let near = (alice.0, world.opened(alice.0, request));
-    let (source, conn, stream) = world.incoming(bob.0);
-    assert_eq!(source, Name::from("alice"));
-    let far = (bob.0, (conn, stream));
+    let (mut world, relay, alice, bob) = World::with_two_nodes(RelayConfig::default());
+    let (near, far) = world.tunnel(alice, bob);
     world.transfer(near, far, &pattern(3_000_000, 1));
     world.transfer(far, near, &pattern(2_000_000, 2));
 
@@ -64,12 +55,7 @@ fn a_tunnel_carries_bytes_both_ways() {
 
 #[test]
 fn crossing_requests_both_succeed_and_a_node_reaches_itself() {
-    let mut world = World::new();
-    let relay = world.add_relay(RelayConfig::default());
-    let alice = world.add_node("alice", &[relay]);
-    let bob = world.add_node("bob", &[relay]);
-    world.identified(relay, "alice");
-    world.identified(relay, "bob");
+    let (mut world, _, alice, bob) = World::with_two_nodes(RelayConfig::default());
     let to_bob = world.open(alice, "bob");
     let to_alice = world.open(bob, "alice");
     let a = world.opened(alice.0, to_bob);
@@ -89,17 +75,9 @@ fn crossing_requests_both_succeed_and_a_node_reaches_itself() {
 
 #[test]
 fn resets_and_stops_pass_with_their_codes() {
-    let mut world = World::new();
-    let relay = world.add_relay(RelayConfig::default());
-    let alice = world.add_node("alice", &[relay]);
-    let bob = world.add_node("bob", &[relay]);
-    world.identified(relay, "alice");
-    world.identified(relay, "bob");
+    let (mut world, relay, alice, bob) = World::with_two_nodes(RelayConfig::default());
     for code in [Code::TCP_RESET, Code::new(77).unwrap()] {
-        let request = world.open(alice, "bob");
-        let near = (alice.0, world.opened(alice.0, request));
-        let (_, conn, stream) = world.incoming(bob.0);
-        let far = (bob.0, (conn, stream));
+        let (near, far) = world.tunnel(alice, bob);
         world.transfer(near, far, b"first");
         for (host, end) in [near, far] {
             world.with(host, end, |stream| stream.hold());
@@ -125,18 +103,9 @@ fn resets_and_stops_pass_with_their_codes() {
 
 #[test]
 fn a_stalled_reader_stalls_only_its_own_tunnel() {
-    let mut world = World::new();
-    let relay = world.add_relay(RelayConfig::default());
-    let alice = world.add_node("alice", &[relay]);
-    let bob = world.add_node("bob", &[relay]);
-    world.identified(relay, "alice");
-    world.identified(relay, "bob");
-    let request = world.open(alice, "bob");
-    let stalled = (alice.0, world.opened(alice.0, request));
-    let far_stalled = world.incoming(bob.0);
-    let request = world.open(alice, "bob");
-    let near = (alice.0, world.opened(alice.0, request));
-    let (_, conn, stream) = world.incoming(bob.0);
+    let (mut world, _, alice, bob) = World::with_two_nodes(RelayConfig::default());
+    let (stalled, far_stalled) = world.tunnel(alice, bob);
+    let (near, far) = world.tunnel(alice, bob);
     // Fill the first tunnel until nothing moves.
     let block = [0x5a; 64 << 10];
     let mut taken = 0;
@@ -150,12 +119,11 @@ fn a_stalled_reader_stalls_only_its_own_tunnel() {
     let bound = 2 * 1_250_000 + (64 << 10);
     assert!(taken <= bound, "{taken} bytes were taken, {bound} is the bound");
     assert!(taken >= 2_000_000, "{taken} bytes were taken: the windows are used");
-    world.transfer(near, (bob.0, (conn, stream)), &pattern(3_000_000, 6));
+    world.transfer(near, far, &pattern(3_000_000, 6));
     // And it goes on once somebody reads.
-    let far = (bob.0, (far_stalled.1, far_stalled.2));
     let mut read = 0;
     world.run_until("the stalled bytes", |world| {
-        while let Ok(Some(bytes)) = world.with(far.0, far.1, |stream| stream.read_chunk(usize::MAX)) {
+        while let Ok(Some(bytes)) = world.with(far_stalled.0, far_stalled.1, |stream| stream.read_chunk(usize::MAX)) {
             assert!(bytes.iter().all(|byte| *byte == 0x5a));
             read += bytes.len();
         }
@@ -168,27 +136,15 @@ fn loss_and_reordering_lose_nothing() {
     let mut world = World::new();
     world.lose_every = Some(37);
     world.delay_every = Some(11);
-    let relay = world.add_relay(RelayConfig::default());
-    let alice = world.add_node("alice", &[relay]);
-    let bob = world.add_node("bob", &[relay]);
-    world.identified(relay, "alice");
-    world.identified(relay, "bob");
-    let request = world.open(alice, "bob");
-    let near = (alice.0, world.opened(alice.0, request));
-    let (_, conn, stream) = world.incoming(bob.0);
-    let far = (bob.0, (conn, stream));
+    let (_, alice, bob) = world.two_nodes(RelayConfig::default());
+    let (near, far) = world.tunnel(alice, bob);
     world.transfer(near, far, &pattern(300_000, 7));
     world.transfer(far, near, &pattern(300_000, 8));
 }
 
 #[test]
 fn a_lost_node_ends_its_tunnels_and_comes_back() {
-    let mut world = World::new();
-    let relay = world.add_relay(RelayConfig::default());
-    let alice = world.add_node("alice", &[relay]);
-    let bob = world.add_node("bob", &[relay]);
-    world.identified(relay, "alice");
-    world.identified(relay, "bob");
+    let (mut world, relay, alice, bob) = World::with_two_nodes(RelayConfig::default());
     let request = world.open(alice, "bob");
     let near = world.opened(alice.0, request);
     world.incoming(bob.0);
@@ -251,7 +207,6 @@ fn a_node_fails_over_to_the_next_relay() {
 
 #[test]
 fn a_rate_limit_holds() {
-    let mut world = World::new();
     let config = RelayConfig {
         node_limits: NodeLimits {
             tunnels: None,
@@ -259,16 +214,10 @@ fn a_rate_limit_holds() {
         },
         ..RelayConfig::default()
     };
-    let relay = world.add_relay(config);
-    let alice = world.add_node("alice", &[relay]);
-    let bob = world.add_node("bob", &[relay]);
-    world.identified(relay, "alice");
-    world.identified(relay, "bob");
-    let request = world.open(alice, "bob");
-    let near = (alice.0, world.opened(alice.0, request));
-    let (_, conn, stream) = world.incoming(bob.0);
+    let (mut world, _, alice, bob) = World::with_two_nodes(config);
+    let (near, far) = world.tunnel(alice, bob);
     let begin = world.now.mono;
-    world.transfer(near, (bob.0, (conn, stream)), &pattern(1_000_000, 9));
+    world.transfer(near, far, &pattern(1_000_000, 9));
     let took = world.now.mono - begin;
     assert!(took >= Duration::from_millis(9_500), "1 MB at 100 kB/s took {took:?}");
     assert!(took <= Duration::from_millis(11_500), "1 MB at 100 kB/s took {took:?}");
@@ -321,16 +270,8 @@ fn extra_streams_and_silence_are_answered_with_codes() {
 
 #[test]
 fn a_drained_relay_lets_tunnels_end_and_then_its_clients_go() {
-    let mut world = World::new();
-    let relay = world.add_relay(RelayConfig::default());
-    let alice = world.add_node("alice", &[relay]);
-    let bob = world.add_node("bob", &[relay]);
-    world.identified(relay, "alice");
-    world.identified(relay, "bob");
-    let request = world.open(alice, "bob");
-    let near = (alice.0, world.opened(alice.0, request));
-    let (_, conn, stream) = world.incoming(bob.0);
-    let far = (bob.0, (conn, stream));
+    let (mut world, relay, alice, bob) = World::with_two_nodes(RelayConfig::default());
+    let (near, far) = world.tunnel(alice, bob);
     let now = world.now;
     world.hosts[relay].endpoint.drain_relay(now);
     world.transfer(near, far, &pattern(500_000, 10));

@@ -34,6 +34,9 @@ use macula_proto::{
 pub const DELAY: Duration = Duration::from_millis(5);
 const UNIX_MS: u64 = 1_750_000_000_000;
 
+/// A host and the stream there.
+pub type TunnelEnd = (usize, (ConnectionHandle, StreamId));
+
 /// One host: an endpoint and what it was told.
 pub struct Host {
     pub endpoint: Endpoint,
@@ -96,6 +99,31 @@ impl World {
         endpoint.quic().listen(listen).unwrap();
         endpoint.serve_relay(config);
         host
+    }
+
+    /// A relay, and the nodes alice and bob that are identified there.
+    pub fn with_two_nodes(config: RelayConfig) -> (Self, usize, (usize, ClientId), (usize, ClientId)) {
+        let mut world = Self::new();
+        let (relay, alice, bob) = world.two_nodes(config);
+        (world, relay, alice, bob)
+    }
+
+    pub fn two_nodes(&mut self, config: RelayConfig) -> (usize, (usize, ClientId), (usize, ClientId)) {
+        let relay = self.add_relay(config);
+        let alice = self.add_node("alice", &[relay]);
+        let bob = self.add_node("bob", &[relay]);
+        self.identified(relay, "alice");
+        self.identified(relay, "bob");
+        (relay, alice, bob)
+    }
+
+    /// A tunnel from alice to bob: its two ends.
+    pub fn tunnel(&mut self, alice: (usize, ClientId), bob: (usize, ClientId)) -> (TunnelEnd, TunnelEnd) {
+        let request = self.open(alice, "bob");
+        let near = self.opened(alice.0, request);
+        let (source, conn, stream) = self.incoming(bob.0);
+        assert_eq!(source, Name::from("alice"));
+        ((alice.0, near), (bob.0, (conn, stream)))
     }
 
     pub fn add_node(&mut self, name: &str, relays: &[usize]) -> (usize, ClientId) {
@@ -314,12 +342,7 @@ impl World {
     }
 
     /// Sends all of `data` from one end and reads it at the other.
-    pub fn transfer(
-        &mut self,
-        from: (usize, (ConnectionHandle, StreamId)),
-        to: (usize, (ConnectionHandle, StreamId)),
-        data: &[u8],
-    ) {
+    pub fn transfer(&mut self, from: TunnelEnd, to: TunnelEnd, data: &[u8]) {
         let mut sent = 0;
         let mut received = Vec::new();
         self.run_until("the bytes arrive", |world| {
