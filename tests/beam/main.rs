@@ -134,6 +134,25 @@ fn second_node_dials(kind: Kind) {
     cluster.assert_undisturbed(connected, "the exchange");
 }
 
+/// Takes apart what a dial that was still under way brought up behind a disconnect, until both nodes are alone.
+fn part(cluster: &mut Cluster) {
+    let patience = Instant::now() + SOON;
+    let mut alone = 0;
+    while alone < 3 {
+        assert!(Instant::now() < patience, "the nodes do not stay apart");
+        let together = [0, 1].map(|node| !cluster.nodes[node].ask("nodes", SOON).is_empty());
+        if together == [false; 2] {
+            alone += 1;
+        } else {
+            alone = 0;
+            for node in [0, 1] {
+                cluster.ask(node, "disconnect", "", SOON);
+            }
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Each node dials the other at one moment, or a little apart, so that the two handshakes cross at different stages.
 fn dial_at_once(kind: Kind) {
     if !can_run(kind) {
@@ -162,6 +181,7 @@ fn dial_at_once(kind: Kind) {
         let marks = cluster.marks();
         cluster.ask(0, "disconnect", "", SOON);
         cluster.wait_both(marks, "down", SOON);
+        part(&mut cluster);
     }
     // More dials than rounds: in some round both dials were under way. Events may lag behind the nodes.
     let patience = Instant::now() + SOON;
