@@ -184,7 +184,10 @@ fn peers_know_each_other_and_frames_go_both_ways_in_order() {
     assert_eq!(at_client.peer, node(0).node_id());
     assert_eq!(at_server.peer, node(1).node_id());
     assert_eq!((at_client.capabilities, at_server.capabilities), (7, 7));
-    assert!(at_client.bound && at_server.bound, "both proved that the connection is theirs");
+    assert!(
+        at_client.bound && at_server.bound,
+        "both proved that the connection is theirs"
+    );
     let info = world.hosts[server].endpoint.peer_info(far).unwrap();
     assert_eq!((info.role, info.peer), (Role::Acceptor, Some(node(1).node_id())));
     transfer(&mut world, (client, near), (server, far), 500);
@@ -216,7 +219,10 @@ fn loss_and_disorder_change_nothing() {
     transfer(&mut world, near, far, 2000);
     transfer(&mut world, far, near, 2000);
     close(&mut world, near.0, near.1);
-    assert_eq!(ended(&mut world, far.0, far.1), EndReason::Goodbye(Text::from("operator_stop")));
+    assert_eq!(
+        ended(&mut world, far.0, far.1),
+        EndReason::Goodbye(Text::from("operator_stop"))
+    );
 }
 
 #[test]
@@ -331,7 +337,11 @@ fn five_hundred_dials_of_one_identity_leave_one() {
         let peers: Vec<_> = (0..500).map(|_| dial(&mut world, client, server, config(1))).collect();
         world.run_for(Duration::from_secs(10));
         let stats = world.hosts[server].endpoint.peer_service_stats();
-        assert_eq!((stats.connected, stats.handshaking, stats.silent), (1, 0, 0), "{policy:?}");
+        assert_eq!(
+            (stats.connected, stats.handshaking, stats.silent),
+            (1, 0, 0),
+            "{policy:?}"
+        );
         let mut ends = BTreeMap::new();
         for peer in &peers {
             let now = world.now;
@@ -396,7 +406,10 @@ fn an_rpc_connection_is_given_to_the_program_with_every_byte() {
     let conn = plain(&mut world, client, server);
     world.run_for(Duration::from_millis(100));
     let none = |event: &Event| !matches!(event, Event::Quic(quic::Event::Connected { .. }));
-    assert!(world.hosts[server].events.iter().all(none), "nothing is known of it yet");
+    assert!(
+        world.hosts[server].events.iter().all(none),
+        "nothing is known of it yet"
+    );
     // A second stream comes first.
     let streams = {
         let mut conn = world.hosts[client].endpoint.quic().connection(conn).unwrap();
@@ -406,7 +419,9 @@ fn an_rpc_connection_is_given_to_the_program_with_every_byte() {
         [first, second]
     };
     world.run_for(Duration::from_millis(100));
-    world.with(client, (conn, streams[0]), |stream| stream.write(&[1])).unwrap();
+    world
+        .with(client, (conn, streams[0]), |stream| stream.write(&[1]))
+        .unwrap();
     let at_server = world.find(server, "the connection", |event| match event {
         Event::Quic(quic::Event::Connected { conn, .. }) => Some(*conn),
         _ => None,
@@ -417,7 +432,9 @@ fn an_rpc_connection_is_given_to_the_program_with_every_byte() {
             _ => None,
         });
     }
-    world.with(client, (conn, streams[0]), |stream| stream.write(b"first")).unwrap();
+    world
+        .with(client, (conn, streams[0]), |stream| stream.write(b"first"))
+        .unwrap();
     for (stream, expected) in [(streams[0], &b"\x01first"[..]), (streams[1], b"second")] {
         let mut received = Vec::new();
         world.run_until("all bytes", |world| {
@@ -473,9 +490,9 @@ fn a_dead_peer_a_forgotten_peer_and_a_failed_dial_end_with_a_reason() {
     let near = dial(&mut world, near.0, far.0, config(1));
     connected(&mut world, 1);
     world.hosts[far.0].alive = false;
-    let (deadline, mut reason) = (Duration::from_secs(400), None);
-    let until = world.now.mono + deadline;
-    while reason.is_none() && world.step(until) {
+    let (until, mut reason, mut more) = (world.now.mono + Duration::from_secs(400), None, true);
+    while reason.is_none() && more {
+        more = world.step(until);
         let now = world.now;
         while let Some(item) = world.hosts[1].endpoint.next_peer_item(now, near) {
             if let PeerItem::Ended { reason: found, .. } = item {

@@ -111,7 +111,11 @@ async fn a_peer_that_is_gone_is_noticed_by_everybody_who_waits() {
         tokio::spawn(async move { far.recv().await.unwrap_err() })
     };
     // A future that is dropped takes nothing with it.
-    assert!(tokio::time::timeout(Duration::from_millis(20), far.recv()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(20), far.recv())
+            .await
+            .is_err()
+    );
     drop(near);
     assert_eq!(within(waiting).await.unwrap().reason, EndReason::PeerClosed);
     assert_eq!(within(far.recv()).await.unwrap_err().reason, EndReason::PeerClosed);
@@ -180,7 +184,9 @@ async fn dials_fail_with_a_reason() {
 async fn rpc_and_peers_share_a_listener() {
     let (server, pin) = serve();
     let (client, dial) = client(pin);
-    let rpc = within(client.connect(&dial, server.local_addr(), "localhost")).await.unwrap();
+    let rpc = within(client.connect(&dial, server.local_addr(), "localhost"))
+        .await
+        .unwrap();
     let mut stream = rpc.open_bi().await.unwrap();
     stream.write_all(b"\x01 hello").await.unwrap();
     stream.shutdown().await.unwrap();

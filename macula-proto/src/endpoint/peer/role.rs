@@ -385,7 +385,7 @@ impl PeerRole {
         if let Some(listener) = &mut self.listener {
             listener.silent.insert(arrival, (deadline, conn));
         }
-        // With early data its first stream can be there before it.
+        // Its first stream can be there already, with its announcement given before (early data) or still to come.
         let first = first_stream();
         let stream = quic.connection(conn).ok().and_then(|mut conn| {
             let first = first?;
@@ -616,7 +616,8 @@ impl PeerRole {
                 self.feed(quic, now, peer, event, out);
             }
             E::StreamsAvailable { dir: Dir::Bi, .. } if entry.opening => self.open(quic, peer),
-            E::StreamOpened { conn, stream } => self.extra_stream(quic, conn, stream),
+            // Its own may have been seen before it was announced.
+            E::StreamOpened { conn, stream } if !own => self.extra_stream(quic, conn, stream),
             E::Readable { .. } | E::Reset { .. } if own => self.read(quic, now, peer, false, out),
             E::Writable { .. } if own => {
                 entry.blocked = false;
