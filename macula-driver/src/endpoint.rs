@@ -131,6 +131,11 @@ impl Endpoint {
         &self.shared.clock
     }
 
+    /// Whether the socket can send to this address.
+    pub(crate) fn reaches(&self, remote: SocketAddr) -> bool {
+        self.shared.family.reaches(remote)
+    }
+
     /// Counters of the endpoint.
     pub fn stats(&self) -> EndpointStats {
         self.shared.locked(|state| state.endpoint.quic().stats())

@@ -22,6 +22,7 @@ mod incoming;
 mod io_futures;
 #[cfg(feature = "tokio")]
 mod io_tokio;
+mod peer;
 mod relay;
 mod shared;
 mod socket;
@@ -36,6 +37,7 @@ pub use endpoint::{Endpoint, Options, start, start_with};
 pub use error::{ConnectError, ConnectionLost, ReadError, WriteError};
 pub use extension::{Context, Extension, RawStream};
 pub use incoming::Incoming;
+pub use peer::{Peer, PeerConnectError, PeerEnd};
 pub use quinn_udp::UdpSockRef;
 pub use relay::{NodeEvent, OpenError, RelayClient, RelayServer, RelaySnapshot, Resolve, Tunnel};
 pub use shared::DriverStats;

@@ -57,12 +57,12 @@ pub mod tcp;
 pub use endpoint::Endpoint;
 pub use macula_driver::{
     Active, ActiveStream, ConnectError, Connecting, Connection, ConnectionLost, Context, DriverStats, Extension,
-    Incoming, NodeEvent, OpenError, Options, RawStream, ReadError, RecvStream, RelaySnapshot, SendStream,
-    SocketOptions, Stream, StreamEvent, Tunnel, WriteError, entropy,
+    Incoming, NodeEvent, OpenError, Options, Peer, PeerConnectError, PeerEnd, RawStream, ReadError, RecvStream,
+    RelaySnapshot, SendStream, SocketOptions, Stream, StreamEvent, Tunnel, WriteError, entropy,
 };
 pub use macula_proto::{
     self as proto, Code, Limits,
-    endpoint::{ParseAddressError, RelayAddress, RelayClientConfig},
+    endpoint::{ParseAddressError, PeerListenConfig, PeerServiceStats, RelayAddress, RelayClientConfig},
     quic::{
         Accept, AddressValidation, CloseListener, CloseReason, ConfigError, Congestion, ConnectionStats, DatagramSize,
         DialConfig, Dir, EndpointConfig, EndpointStats, ListenConfig, Side, StreamId, StreamStats, TransportConfig,

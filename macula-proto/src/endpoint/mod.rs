@@ -7,12 +7,15 @@
 //! |---|---|---|
 //! | accepted, ALPN `macula-dist`, after [`serve_relay`](Endpoint::serve_relay) | the relay machine | [`Event::Relay`] |
 //! | dialled by a node of [`relay_client`](Endpoint::relay_client) | its session and supervisor | [`Event::Client`]; those of tunnels handed out as [`Event::Quic`] |
+//! | dialled with [`connect_peer`](Endpoint::connect_peer) | its peering machine | [`Event::Peer`] |
+//! | accepted, ALPN `macula`, after [`serve_peers`](Endpoint::serve_peers), first byte 0 | its peering machine | [`Event::Peer`] |
 //! | all others | nobody | [`Event::Quic`] |
 
 mod address;
 mod bucket;
 mod client;
 mod lane;
+mod peer;
 mod relay;
 mod splice;
 
@@ -27,6 +30,7 @@ use bytes::BytesMut;
 
 pub use address::{DEFAULT_RELAY_PORT, ParseAddressError, RelayAddress};
 pub use client::{ClientConfigError, ClientEvent, ClientId, RelayClientConfig};
+pub use peer::{PeerEvent, PeerId, PeerInfo, PeerItem, PeerListenConfig, PeerServiceStats};
 
 use crate::{
     Code, Limits, Now, Rng,
@@ -42,6 +46,7 @@ use crate::{
     },
 };
 use client::ClientRole;
+use peer::PeerRole;
 use relay::{RelayRole, earliest};
 
 /// Everything that shares one UDP socket: connections in the hands of the embedding program, and those that a machine
@@ -54,6 +59,7 @@ pub struct Endpoint {
     quic: quic::Endpoint,
     rng: Rng,
     relay: Option<RelayRole>,
+    peers: PeerRole,
     clients: BTreeMap<ClientId, Client>,
     next_client: u64,
     /// Which node runs a connection.
@@ -86,6 +92,13 @@ pub enum Event {
         /// What happened.
         event: ClientEvent,
     },
+    /// On a peering connection of this endpoint.
+    Peer {
+        /// The connection.
+        peer: PeerId,
+        /// What happened.
+        event: PeerEvent,
+    },
 }
 
 /// There is no such node at this endpoint (any more).
@@ -116,11 +129,13 @@ impl Endpoint {
         Ok(Self::compose(quic, Rng::from_seed(seed.wrapping_add(1))))
     }
 
-    fn compose(quic: quic::Endpoint, rng: Rng) -> Self {
+    fn compose(quic: quic::Endpoint, mut rng: Rng) -> Self {
+        let peers = PeerRole::new(rng.fork());
         Self {
             quic,
             rng,
             relay: None,
+            peers,
             clients: BTreeMap::new(),
             next_client: 0,
             by_conn: HashMap::new(),
@@ -148,11 +163,16 @@ impl Endpoint {
             }
             let _ = self.with_client(client, |role, quic, out| role.handle_timeout(quic, now, out));
         }
+        self.with_peers(|peers, quic, out| peers.handle_timeout(quic, now, out));
     }
 
     /// Writes the next datagrams; see [`quic::Endpoint::poll_transmit`].
     pub fn poll_transmit(&mut self, now: Now, max_datagrams: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
-        self.quic.poll_transmit(now, max_datagrams, buf)
+        let transmit = self.quic.poll_transmit(now, max_datagrams, buf);
+        if transmit.is_none() {
+            self.peers.transmitted(now);
+        }
+        transmit
     }
 
     /// The next event. Poll until it answers `None`, after any input: tunnels of a relay move meanwhile.
@@ -168,6 +188,9 @@ impl Endpoint {
                 }
                 continue;
             }
+            if self.with_peers(|peers, quic, out| peers.flush(quic, now, out)) {
+                continue;
+            }
             let moved = self.with_relay(|relay, quic, out| relay.run(quic, now, out));
             if moved != Some(true) {
                 return None;
@@ -179,6 +202,7 @@ impl Endpoint {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let relay = self.relay.as_ref().and_then(RelayRole::poll_timeout);
         let mut machines = earliest(relay, self.deadlines.earliest());
+        machines = earliest(machines, self.peers.poll_timeout());
         // A deadline set in the past is served at the next tick, never twice in the same one.
         if let (Some(at), Some(last)) = (machines, self.last_timeout) {
             machines = Some(at.max(last + Duration::from_micros(1)));
@@ -371,6 +395,10 @@ impl Endpoint {
         }
         if self.relay.as_ref().is_some_and(|relay| relay.runs(conn)) {
             self.with_relay(|relay, quic, out| relay.on_event(quic, now, &event, out));
+            return None;
+        }
+        if self.peers.takes(&event) {
+            self.with_peers(|peers, quic, out| peers.on_event(quic, now, event, out));
             return None;
         }
         match self.by_conn.get(&conn).copied() {

@@ -1,0 +1,880 @@
+//! Connections that peering machines run: their actions carried out, their events fed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::SocketAddr,
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use super::{PeerEvent, PeerId, PeerInfo, PeerItem, PeerListenConfig, PeerServiceStats};
+use crate::{
+    Code, Now, Rng,
+    deadlines::Deadlines,
+    endpoint::{Event as Out, lane::refuse, relay::earliest},
+    identity::NodeId,
+    peering::{
+        Action, Duplicates, EndReason, Event, Gate, GateAction, GateEvent, Outgoing, PeerConn, Peering, PeeringConfig,
+        Role, SendError, TransportError, binding,
+    },
+    quic::{self, CloseReason, ConnectionHandle, Dir, OpenError, ReadError, Side, StreamId, WriteError, alpn},
+    wire::frame::Text,
+};
+
+/// Largest piece that is read or pulled at once, in bytes.
+const PIECE: usize = 64 << 10;
+/// What frames that wait to be fetched may take, in bytes; nothing is read while they take more.
+const INBOX: usize = 256 << 10;
+/// What a waiting frame counts beyond its bytes.
+const FRAME_COST: usize = 512;
+/// Events kept for a connection whose first byte is not there yet. More are a connection that plays with streams.
+const MAX_HELD: usize = 512;
+/// The first byte of a peering connection: the high byte of a frame's length.
+const PEERING: u8 = 0;
+/// The first byte of an RPC connection: the version of a message.
+const RPC: u8 = 1;
+
+/// All peering connections of an endpoint, and those that may become one.
+#[derive(Debug)]
+pub(in crate::endpoint) struct PeerRole {
+    rng: Rng,
+    listener: Option<Listener>,
+    peers: BTreeMap<PeerId, Peer>,
+    next: u64,
+    conns: HashMap<ConnectionHandle, Slot>,
+    deadlines: Deadlines<PeerId>,
+    work: VecDeque<(PeerId, Event)>,
+    /// Whose bytes shall leave before something else is pulled.
+    unflushed: Vec<PeerId>,
+    /// Whose bytes have left, and since when.
+    flushed: Vec<PeerId>,
+    flushed_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    config: PeeringConfig,
+    gate: Gate,
+    /// How many connections may wait for their first byte.
+    max_silent: usize,
+    /// These, in the order in which they came.
+    silent: BTreeMap<u64, (Instant, ConnectionHandle)>,
+    arrivals: u64,
+    stats: PeerServiceStats,
+}
+
+/// What a connection is to this role.
+#[derive(Debug)]
+enum Slot {
+    /// Its first byte is not there yet.
+    Silent(Silent),
+    Peer(PeerId),
+    /// Closed here, and only its end is still to come.
+    Refused,
+}
+
+#[derive(Debug)]
+struct Silent {
+    arrival: u64,
+    remote: SocketAddr,
+    stream: Option<StreamId>,
+    /// For the embedding program, should it get the connection.
+    held: Vec<quic::Event>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    machine: Peering,
+    role: Role,
+    conn: ConnectionHandle,
+    remote: SocketAddr,
+    stream: Option<StreamId>,
+    /// A stream is wanted, and not granted yet.
+    opening: bool,
+    pending: Bytes,
+    blocked: bool,
+    write_over: bool,
+    finish: bool,
+    tell_flushed: bool,
+    inbox: VecDeque<PeerItem>,
+    inbox_bytes: usize,
+    /// The user knows of it.
+    known: bool,
+    /// The user wants to hear no more of it.
+    forgotten: bool,
+    /// The user was told that there is something to fetch, and has not fetched everything since.
+    told: bool,
+    ended: bool,
+    deadline: Option<Instant>,
+}
+
+impl PeerRole {
+    pub(in crate::endpoint) fn new(rng: Rng) -> Self {
+        Self {
+            rng,
+            listener: None,
+            peers: BTreeMap::new(),
+            next: 0,
+            conns: HashMap::new(),
+            deadlines: Deadlines::default(),
+            work: VecDeque::new(),
+            unflushed: Vec::new(),
+            flushed: Vec::new(),
+            flushed_at: None,
+        }
+    }
+
+    // ----- the door ------------------------------------------------------------------------------------------------
+
+    pub(super) fn serve(&mut self, config: PeerListenConfig) {
+        if let Some(listener) = &mut self.listener {
+            listener.config = config.peering;
+            self.allow(config.gate.allow_only);
+            return self.set_duplicates(config.gate.duplicates);
+        }
+        self.listener = Some(Listener {
+            config: config.peering,
+            max_silent: config.gate.handshaking.max(1),
+            gate: Gate::new(config.gate),
+            silent: BTreeMap::new(),
+            arrivals: 0,
+            stats: PeerServiceStats::default(),
+        });
+    }
+
+    pub(super) fn serves(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    pub(super) fn allow(&mut self, list: Option<BTreeSet<NodeId>>) {
+        self.gate(GateEvent::AllowOnly(list));
+    }
+
+    pub(super) fn set_duplicates(&mut self, policy: Duplicates) {
+        self.gate(GateEvent::Duplicates(policy));
+    }
+
+    pub(super) fn shut(&mut self) {
+        self.gate(GateEvent::ShutDown);
+    }
+
+    pub(super) fn stats(&self) -> PeerServiceStats {
+        let Some(listener) = &self.listener else {
+            return PeerServiceStats::default();
+        };
+        let mut stats = listener.stats;
+        stats.gate = listener.gate.stats();
+        stats.silent = listener.silent.len();
+        stats.handshaking = listener.gate.handshaking();
+        stats.connected = listener.gate.connected();
+        stats
+    }
+
+    /// Tells the gate; what it wants done to connections is queued.
+    fn gate(&mut self, event: GateEvent) {
+        let Some(listener) = &mut self.listener else { return };
+        let mut actions = Vec::new();
+        listener.gate.handle(event, &mut actions);
+        self.work.extend(actions.into_iter().map(|action| match action {
+            GateAction::Admit(conn) => (PeerId(conn.0), Event::Admit),
+            GateAction::Refuse(conn, why) => (PeerId(conn.0), Event::Refuse(why)),
+            GateAction::Close(conn, code) => (PeerId(conn.0), Event::Abort(code)),
+        }));
+    }
+
+    // ----- the edge ------------------------------------------------------------------------------------------------
+
+    /// Whether an event is about a connection of this role, or one that it takes over now.
+    pub(in crate::endpoint) fn takes(&self, event: &quic::Event) -> bool {
+        let Some(conn) = event.connection() else { return false };
+        let arrives = match event {
+            quic::Event::Connected { side, alpn, .. } => {
+                self.listener.is_some() && *side == Side::Server && alpn.as_deref() == Some(alpn::MACULA)
+            }
+            _ => false,
+        };
+        arrives || self.conns.contains_key(&conn)
+    }
+
+    pub(in crate::endpoint) fn on_event(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        event: quic::Event,
+        out: &mut Vec<Out>,
+    ) {
+        let Some(conn) = event.connection() else { return };
+        match self.conns.get(&conn) {
+            None => self.arrived(quic, now, conn, event, out),
+            Some(Slot::Silent(_)) => self.silent_event(quic, now, conn, event, out),
+            Some(Slot::Peer(peer)) => {
+                let peer = *peer;
+                if matches!(event, quic::Event::Closed { .. }) {
+                    self.conns.remove(&conn);
+                }
+                self.peer_event(quic, now, peer, event, out);
+            }
+            Some(Slot::Refused) => {
+                if matches!(event, quic::Event::Closed { .. }) {
+                    self.conns.remove(&conn);
+                }
+            }
+        }
+        self.work(quic, now, out);
+    }
+
+    pub(in crate::endpoint) fn poll_timeout(&self) -> Option<Instant> {
+        let silent = self.listener.as_ref().and_then(|listener| {
+            let (_, (deadline, _)) = listener.silent.first_key_value()?;
+            Some(*deadline)
+        });
+        earliest(earliest(silent, self.deadlines.earliest()), self.flushed_at)
+    }
+
+    pub(in crate::endpoint) fn handle_timeout(&mut self, quic: &mut quic::Endpoint, now: Now, out: &mut Vec<Out>) {
+        self.flush(quic, now, out);
+        while let Some(peer) = self.deadlines.pop_due(now.mono) {
+            if let Some(entry) = self.peers.get_mut(&peer) {
+                entry.deadline = None;
+            }
+            self.feed(quic, now, peer, Event::Timeout, out);
+        }
+        while let Some(listener) = &mut self.listener
+            && let Some((_, &(deadline, conn))) = listener.silent.first_key_value()
+            && deadline <= now.mono
+        {
+            listener.stats.unrecognised += 1;
+            self.drop_silent(quic, now, conn, Code::TIMEOUT, b"nothing came");
+        }
+    }
+
+    /// Everything that was to be sent has been handed out.
+    pub(in crate::endpoint) fn transmitted(&mut self, now: Now) {
+        if !self.unflushed.is_empty() {
+            self.flushed.append(&mut self.unflushed);
+            self.flushed_at = Some(now.mono);
+        }
+    }
+
+    /// Tells whose bytes have left. False when there is nobody to tell.
+    pub(in crate::endpoint) fn flush(&mut self, quic: &mut quic::Endpoint, now: Now, out: &mut Vec<Out>) -> bool {
+        if self.flushed_at.take().is_none() {
+            return false;
+        }
+        for peer in std::mem::take(&mut self.flushed) {
+            self.feed(quic, now, peer, Event::Flushed, out);
+        }
+        true
+    }
+
+    // ----- what the user wants -------------------------------------------------------------------------------------
+
+    #[expect(clippy::too_many_arguments, reason = "a dial has as many sides")]
+    pub(super) fn dialled(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        conn: ConnectionHandle,
+        remote: SocketAddr,
+        config: PeeringConfig,
+        rng: Rng,
+        out: &mut Vec<Out>,
+    ) -> PeerId {
+        let peer = self.add(Peering::new(Role::Dialler, config, rng), conn, remote);
+        self.feed(quic, now, peer, Event::Dialling, out);
+        peer
+    }
+
+    pub(super) fn send(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        peer: PeerId,
+        frame: Outgoing,
+        out: &mut Vec<Out>,
+    ) -> Result<u64, SendError> {
+        let entry = self.peers.get_mut(&peer).ok_or(SendError::Closing)?;
+        let mut actions = Vec::new();
+        let number = entry.machine.send(now, frame, &mut actions);
+        self.execute(quic, now, peer, actions, out);
+        self.work(quic, now, out);
+        number
+    }
+
+    pub(super) fn next_item(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        peer: PeerId,
+        out: &mut Vec<Out>,
+    ) -> Option<PeerItem> {
+        if self.peers.get(&peer)?.inbox.is_empty() {
+            self.read(quic, now, peer, false, out);
+        }
+        let entry = self.peers.get_mut(&peer)?;
+        let Some(item) = entry.inbox.pop_front() else {
+            entry.told = false;
+            return None;
+        };
+        entry.inbox_bytes = entry.inbox_bytes.saturating_sub(cost(&item));
+        if let PeerItem::Ended { .. } = item {
+            self.remove(peer);
+        }
+        Some(item)
+    }
+
+    pub(super) fn close(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        peer: PeerId,
+        reason: Text,
+        detail: Option<Bytes>,
+        out: &mut Vec<Out>,
+    ) {
+        self.feed(quic, now, peer, Event::Close { reason, detail }, out);
+    }
+
+    pub(super) fn forget(&mut self, quic: &mut quic::Endpoint, now: Now, peer: PeerId, code: Code, out: &mut Vec<Out>) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        if entry.ended {
+            return self.remove(peer);
+        }
+        entry.forgotten = true;
+        entry.inbox.clear();
+        self.feed(quic, now, peer, Event::Abort(code), out);
+    }
+
+    pub(super) fn info(&self, peer: PeerId) -> Option<PeerInfo> {
+        let entry = self.peers.get(&peer)?;
+        Some(PeerInfo {
+            role: entry.role,
+            peer: entry.machine.peer(),
+            remote: entry.remote,
+            connection: entry.conn,
+            queued: entry.machine.queued(),
+            waiting: entry.inbox.len(),
+            stats: entry.machine.stats(),
+        })
+    }
+
+    // ----- before the first byte -----------------------------------------------------------------------------------
+
+    fn arrived(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        conn: ConnectionHandle,
+        event: quic::Event,
+        out: &mut Vec<Out>,
+    ) {
+        let (Some(listener), quic::Event::Connected { remote, .. }) = (&mut self.listener, &event) else {
+            return;
+        };
+        let remote = *remote;
+        let arrival = listener.arrivals;
+        listener.arrivals += 1;
+        let timeout = listener.config.limits.peering_handshake_timeout;
+        let deadline = now.mono.checked_add(timeout).unwrap_or(now.mono);
+        let crowded = listener.silent.len() >= listener.max_silent;
+        if crowded && let Some((_, (_, oldest))) = listener.silent.pop_first() {
+            listener.stats.displaced_silent += 1;
+            self.drop_silent(quic, now, oldest, Code::LIMIT, b"too many connections");
+        }
+        if let Some(listener) = &mut self.listener {
+            listener.silent.insert(arrival, (deadline, conn));
+        }
+        // Its first stream can be there already, with its announcement given before (early data) or still to come.
+        let first = first_stream();
+        let stream = quic.connection(conn).ok().and_then(|mut conn| {
+            let first = first?;
+            conn.stream(first).is_ok().then_some(first)
+        });
+        let silent = Silent {
+            arrival,
+            remote,
+            stream,
+            held: vec![event],
+        };
+        self.conns.insert(conn, Slot::Silent(silent));
+        if stream.is_some() {
+            self.look(quic, now, conn, out);
+        }
+    }
+
+    fn silent_event(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        conn: ConnectionHandle,
+        event: quic::Event,
+        out: &mut Vec<Out>,
+    ) {
+        let Some(Slot::Silent(silent)) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        if let quic::Event::Closed { .. } = event {
+            let arrival = silent.arrival;
+            self.conns.remove(&conn);
+            self.listener.as_mut().map(|listener| listener.silent.remove(&arrival));
+            return;
+        }
+        if let quic::Event::StreamOpened { stream, .. } = event
+            && Some(stream) == first_stream()
+        {
+            silent.stream = Some(stream);
+        }
+        let first = silent.stream.is_some() && event.stream() == silent.stream;
+        // What is read here to look at it is announced again when it is put back.
+        if !(first && matches!(event, quic::Event::Readable { .. })) {
+            silent.held.push(event);
+        }
+        if silent.held.len() > MAX_HELD {
+            return self.drop_silent(quic, now, conn, Code::LIMIT, b"too many streams");
+        }
+        if first {
+            self.look(quic, now, conn, out);
+        }
+    }
+
+    /// Looks at the first byte, if it is there.
+    fn look(&mut self, quic: &mut quic::Endpoint, now: Now, conn: ConnectionHandle, out: &mut Vec<Out>) {
+        let Some(Slot::Silent(Silent {
+            stream: Some(stream), ..
+        })) = self.conns.get(&conn)
+        else {
+            return;
+        };
+        let stream = *stream;
+        let Ok(mut connection) = quic.connection(conn) else {
+            return;
+        };
+        let Ok(mut borrowed) = connection.stream(stream) else {
+            return;
+        };
+        let mut byte = [0];
+        let first = match borrowed.read(&mut byte) {
+            Err(ReadError::Blocked | ReadError::ConnectionLost) => return,
+            Ok(1) => {
+                borrowed.unread(Bytes::copy_from_slice(&byte));
+                Some(byte[0])
+            }
+            Ok(_) | Err(_) => None,
+        };
+        match first {
+            Some(PEERING) => self.is_peer(quic, now, conn, stream, out),
+            Some(RPC) => {
+                let Some(Slot::Silent(silent)) = self.conns.remove(&conn) else {
+                    return;
+                };
+                if let Some(listener) = &mut self.listener {
+                    listener.silent.remove(&silent.arrival);
+                    listener.stats.rpc += 1;
+                }
+                out.extend(silent.held.into_iter().map(Out::Quic));
+            }
+            _ => {
+                if let Some(listener) = &mut self.listener {
+                    listener.stats.unrecognised += 1;
+                }
+                self.drop_silent(quic, now, conn, Code::PROTOCOL, b"neither peering nor rpc");
+            }
+        }
+    }
+
+    fn is_peer(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        conn: ConnectionHandle,
+        stream: StreamId,
+        out: &mut Vec<Out>,
+    ) {
+        let Some(Slot::Silent(silent)) = self.conns.remove(&conn) else {
+            return;
+        };
+        let Some(listener) = &mut self.listener else { return };
+        listener.silent.remove(&silent.arrival);
+        let machine = Peering::new(Role::Acceptor, listener.config.clone(), self.rng.fork());
+        let peer = self.add(machine, conn, silent.remote);
+        for event in silent.held {
+            if let quic::Event::StreamOpened { stream: other, .. } = event
+                && other != stream
+            {
+                self.extra_stream(quic, conn, other);
+            }
+        }
+        self.take_stream(quic, peer, stream);
+        self.gate(GateEvent::Arrived(PeerConn(peer.0)));
+        let exporter = exporter(quic, conn);
+        self.feed(quic, now, peer, Event::Start { exporter }, out);
+        self.read(quic, now, peer, false, out);
+    }
+
+    fn drop_silent(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        conn: ConnectionHandle,
+        code: Code,
+        words: &'static [u8],
+    ) {
+        if let Some(Slot::Silent(silent)) = self.conns.insert(conn, Slot::Refused)
+            && let Some(listener) = &mut self.listener
+        {
+            listener.silent.remove(&silent.arrival);
+        }
+        match quic.connection(conn) {
+            Ok(mut connection) => connection.close(now, code, Bytes::from_static(words)),
+            Err(_) => _ = self.conns.remove(&conn),
+        }
+    }
+
+    fn extra_stream(&mut self, quic: &mut quic::Endpoint, conn: ConnectionHandle, stream: StreamId) {
+        if let Some(listener) = &mut self.listener {
+            listener.stats.extra_streams += 1;
+        }
+        refuse(quic, conn, stream, Code::REFUSED);
+    }
+
+    // ----- a peer's connection -------------------------------------------------------------------------------------
+
+    fn add(&mut self, machine: Peering, conn: ConnectionHandle, remote: SocketAddr) -> PeerId {
+        let id = PeerId(self.next);
+        self.next += 1;
+        let role = machine.role();
+        let peer = Peer {
+            machine,
+            role,
+            conn,
+            remote,
+            stream: None,
+            opening: false,
+            pending: Bytes::new(),
+            blocked: false,
+            write_over: false,
+            finish: false,
+            tell_flushed: false,
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
+            known: role == Role::Dialler,
+            forgotten: false,
+            told: false,
+            ended: false,
+            deadline: None,
+        };
+        self.peers.insert(id, peer);
+        self.conns.insert(conn, Slot::Peer(id));
+        id
+    }
+
+    fn remove(&mut self, peer: PeerId) {
+        if let Some(gone) = self.peers.remove(&peer) {
+            self.deadlines.update(peer, gone.deadline, None);
+        }
+    }
+
+    fn take_stream(&mut self, quic: &mut quic::Endpoint, peer: PeerId, stream: StreamId) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        entry.stream = Some(stream);
+        entry.opening = false;
+        if let Ok(mut connection) = quic.connection(entry.conn)
+            && let Ok(mut stream) = connection.stream(stream)
+        {
+            stream.hold();
+        }
+    }
+
+    fn peer_event(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        peer: PeerId,
+        event: quic::Event,
+        out: &mut Vec<Out>,
+    ) {
+        use quic::Event as E;
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let own = event.stream().is_some() && event.stream() == entry.stream;
+        match event {
+            E::Connected { conn, .. } => {
+                let exporter = exporter(quic, conn);
+                self.feed(quic, now, peer, Event::Start { exporter }, out);
+            }
+            E::Closed {
+                reason, established, ..
+            } => {
+                // What had arrived before can still be read, and is bounded by the receive window.
+                self.read(quic, now, peer, true, out);
+                let why = transport_error(&reason);
+                let event = if established {
+                    Event::ConnectionLost(why)
+                } else {
+                    Event::DialFailed(why)
+                };
+                self.feed(quic, now, peer, event, out);
+            }
+            E::StreamsAvailable { dir: Dir::Bi, .. } if entry.opening => self.open(quic, peer),
+            // Its own may have been seen before it was announced.
+            E::StreamOpened { conn, stream } if !own => self.extra_stream(quic, conn, stream),
+            E::Readable { .. } | E::Reset { .. } if own => self.read(quic, now, peer, false, out),
+            E::Writable { .. } if own => {
+                entry.blocked = false;
+                self.execute(quic, now, peer, vec![Action::Writable], out);
+            }
+            E::Stopped { code, .. } if own => {
+                entry.write_over = true;
+                self.feed(quic, now, peer, Event::WriteFailed(TransportError::Peer(code)), out);
+            }
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, quic: &mut quic::Endpoint, peer: PeerId) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        entry.opening = true;
+        let opened = match quic.connection(entry.conn) {
+            Ok(mut connection) => connection.open(Dir::Bi),
+            Err(_) => Err(OpenError::ConnectionLost),
+        };
+        match opened {
+            Ok(stream) => {
+                self.take_stream(quic, peer, stream);
+                self.work.push_back((peer, Event::StreamOpened));
+            }
+            // Until the time of the handshake is over.
+            Err(OpenError::Blocked) => {}
+            Err(_) => {
+                let failed = Event::StreamOpenFailed(TransportError::Closed);
+                self.work.push_back((peer, failed));
+            }
+        }
+    }
+
+    /// Reads what there is, until too much waits to be fetched; `all` of it when the connection is over.
+    fn read(&mut self, quic: &mut quic::Endpoint, now: Now, peer: PeerId, all: bool, out: &mut Vec<Out>) {
+        loop {
+            let Some(entry) = self.peers.get(&peer) else { return };
+            let Some(stream) = entry.stream else { return };
+            if entry.ended || !all && entry.inbox_bytes >= INBOX {
+                return;
+            }
+            let Ok(mut connection) = quic.connection(entry.conn) else {
+                return;
+            };
+            let Ok(mut stream) = connection.stream(stream) else {
+                return;
+            };
+            let event = match stream.read_chunk(PIECE) {
+                Ok(Some(bytes)) => Event::Received(bytes),
+                Ok(None) => Event::Finished,
+                Err(ReadError::Reset(code)) => Event::Reset(code),
+                Err(_) => return,
+            };
+            let over = !matches!(event, Event::Received(_));
+            self.feed(quic, now, peer, event, out);
+            if over {
+                return;
+            }
+        }
+    }
+
+    // ----- the machines --------------------------------------------------------------------------------------------
+
+    fn feed(&mut self, quic: &mut quic::Endpoint, now: Now, peer: PeerId, event: Event, out: &mut Vec<Out>) {
+        self.work.push_back((peer, event));
+        self.work(quic, now, out);
+    }
+
+    /// Feeds one event after the other. All that is to be done about one is done before the next.
+    fn work(&mut self, quic: &mut quic::Endpoint, now: Now, out: &mut Vec<Out>) {
+        while let Some((peer, event)) = self.work.pop_front() {
+            let Some(entry) = self.peers.get_mut(&peer) else {
+                continue;
+            };
+            let mut actions = Vec::new();
+            entry.machine.handle(now, event, &mut actions);
+            let deadline = entry.machine.poll_timeout();
+            self.deadlines.update(peer, entry.deadline, deadline);
+            entry.deadline = deadline;
+            self.execute(quic, now, peer, actions, out);
+        }
+    }
+
+    fn execute(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        peer: PeerId,
+        mut actions: Vec<Action>,
+        out: &mut Vec<Out>,
+    ) {
+        while !actions.is_empty() {
+            let mut more = Vec::new();
+            for action in actions {
+                self.execute_one(quic, now, peer, action, &mut more, out);
+            }
+            actions = more;
+        }
+    }
+
+    fn execute_one(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        peer: PeerId,
+        action: Action,
+        more: &mut Vec<Action>,
+        out: &mut Vec<Out>,
+    ) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        match action {
+            Action::OpenStream => self.open(quic, peer),
+            Action::Writable => self.write(quic, peer, more),
+            Action::FinishStream => {
+                entry.finish = true;
+                self.write(quic, peer, more);
+            }
+            Action::TellWhenFlushed => {
+                entry.tell_flushed = true;
+                self.write(quic, peer, more);
+            }
+            Action::Authorize { peer: node } => self.gate(GateEvent::Identified(PeerConn(peer.0), node)),
+            Action::Connected(connected) => {
+                entry.known = true;
+                let (role, remote) = (entry.role, entry.remote);
+                if !entry.forgotten {
+                    let event = PeerEvent::Connected {
+                        role,
+                        remote,
+                        connected,
+                    };
+                    out.push(Out::Peer { peer, event });
+                }
+            }
+            Action::Frame(frame) => self.deliver(peer, PeerItem::Frame(frame), out),
+            Action::Goodbye { reason, detail } => self.deliver(peer, PeerItem::Goodbye { reason, detail }, out),
+            Action::SendReady if !entry.forgotten => out.push(Out::Peer {
+                peer,
+                event: PeerEvent::SendReady,
+            }),
+            Action::SendReady => {}
+            Action::CloseConnection { code, reason } => {
+                if let Ok(mut connection) = quic.connection(entry.conn) {
+                    connection.close(now, code, Bytes::from_static(reason.as_bytes()));
+                }
+            }
+            Action::Ended { reason, unsent } => self.ended(peer, reason, unsent, out),
+        }
+    }
+
+    fn deliver(&mut self, peer: PeerId, item: PeerItem, out: &mut Vec<Out>) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        if entry.forgotten {
+            return;
+        }
+        entry.inbox_bytes = entry.inbox_bytes.saturating_add(cost(&item));
+        entry.inbox.push_back(item);
+        if !entry.told {
+            entry.told = true;
+            let event = PeerEvent::Readable;
+            out.push(Out::Peer { peer, event });
+        }
+    }
+
+    fn ended(&mut self, peer: PeerId, reason: EndReason, unsent: std::ops::Range<u64>, out: &mut Vec<Out>) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        entry.ended = true;
+        entry.pending = Bytes::new();
+        let (role, hidden) = (entry.role, !entry.known || entry.forgotten);
+        if role == Role::Acceptor {
+            self.gate(GateEvent::Gone(PeerConn(peer.0)));
+        }
+        if hidden {
+            tracing::debug!(%reason, "a peering connection that nobody knows of is over");
+            self.remove(peer);
+        } else {
+            self.deliver(peer, PeerItem::Ended { reason, unsent }, out);
+        }
+    }
+
+    /// Writes as much as the stream takes, and does what is to be done behind it.
+    fn write(&mut self, quic: &mut quic::Endpoint, peer: PeerId, more: &mut Vec<Action>) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let (false, false, Some(id)) = (entry.blocked, entry.write_over || entry.ended, entry.stream) else {
+            return;
+        };
+        let Ok(mut connection) = quic.connection(entry.conn) else {
+            return;
+        };
+        let Ok(mut stream) = connection.stream(id) else { return };
+        loop {
+            if entry.pending.is_empty() {
+                if std::mem::take(&mut entry.tell_flushed) {
+                    self.unflushed.push(peer);
+                }
+                match entry.machine.poll_output(PIECE, more) {
+                    Some(piece) => entry.pending = piece,
+                    None => break,
+                }
+            }
+            match stream.write_chunks(std::slice::from_mut(&mut entry.pending)) {
+                Ok(_) => {}
+                Err(WriteError::Blocked) => {
+                    entry.blocked = true;
+                    return;
+                }
+                // The end of the connection is told by itself.
+                Err(WriteError::ConnectionLost) => return,
+                Err(error) => {
+                    entry.write_over = true;
+                    let why = match error {
+                        WriteError::Stopped(code) => TransportError::Peer(code),
+                        _ => TransportError::Closed,
+                    };
+                    return self.work.push_back((peer, Event::WriteFailed(why)));
+                }
+            }
+        }
+        if std::mem::take(&mut entry.finish) {
+            let _ = stream.finish();
+            entry.write_over = true;
+        }
+    }
+}
+
+/// The only stream that can carry a peering connection.
+fn first_stream() -> Option<StreamId> {
+    StreamId::new(0)
+}
+
+fn exporter(quic: &mut quic::Endpoint, conn: ConnectionHandle) -> Option<[u8; binding::EXPORTER_LENGTH]> {
+    let mut bytes = [0; binding::EXPORTER_LENGTH];
+    let connection = quic.connection(conn).ok()?;
+    connection
+        .export_keying_material(&mut bytes, binding::EXPORTER_LABEL, &[])
+        .then_some(bytes)
+}
+
+fn cost(item: &PeerItem) -> usize {
+    match item {
+        PeerItem::Frame(frame) => frame.decoded.raw.wire_length().saturating_add(FRAME_COST),
+        PeerItem::Goodbye { .. } | PeerItem::Ended { .. } => FRAME_COST,
+    }
+}
+
+fn transport_error(reason: &CloseReason) -> TransportError {
+    match reason {
+        CloseReason::Peer { code, .. } => TransportError::Peer(*code),
+        CloseReason::HandshakeTimeout | CloseReason::TimedOut => TransportError::TimedOut,
+        CloseReason::Local { .. } | CloseReason::StatelessReset => TransportError::Closed,
+        // 0x100 to 0x1ff are alerts of TLS.
+        CloseReason::PeerTransport { code, .. } | CloseReason::Transport { code, .. }
+            if (0x100..0x200).contains(code) =>
+        {
+            TransportError::Tls
+        }
+        _ => TransportError::Other,
+    }
+}
