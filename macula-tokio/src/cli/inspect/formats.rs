@@ -24,6 +24,9 @@ use crate::cli::args::InspectArgs;
 
 const LIMITS: DecodeLimits = DecodeLimits::DEFAULT;
 
+/// What is wrong with a value, and its length if that can be told all the same.
+type BadValue = (Fault, Option<usize>);
+
 /// Reads one format and writes a line for everything in it.
 #[derive(Debug)]
 pub(super) struct Inspector {
@@ -173,8 +176,8 @@ impl Inspector {
         }
     }
 
-    /// The next value and its length; or what is wrong with it, with its length if that is known.
-    fn value(&self, source: &mut Source) -> Result<Result<(Value, usize), (Fault, Option<usize>)>, Stop> {
+    /// The next value and its length.
+    fn value(&self, source: &mut Source) -> Result<Result<(Value, usize), BadValue>, Stop> {
         loop {
             let held = source.held();
             let error = match self.decode(held) {
