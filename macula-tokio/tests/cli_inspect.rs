@@ -139,22 +139,31 @@ fn control_messages_there_and_back() {
         let encoding = text(vector, "name").split('_').next().expect("a word");
         assert_eq!(line["encoding"], encoding, "{}", vector["name"]);
     }
-    let mut whole = 0;
-    for vector in &buffers {
-        let (lines, output) = inspect("control", &[], &bytes(vector));
-        let bad = lines.iter().filter(|line| !line["error"].is_null()).count();
-        assert_eq!(output.status.code(), Some(i32::from(bad > 0)), "{}", vector["name"]);
-        if bad == 0 {
-            whole += 1;
-            assert_eq!(
-                hex(&encode("control", &output.stdout).stdout),
-                text(vector, "hex"),
-                "{}",
-                vector["name"]
-            );
+    assert_eq!(rewritten("control", &buffers), REWRITTEN_CONTROL);
+}
+
+/// The names of those that are read without a fault but come back as other bytes, because they are not in the one form that
+/// honest peers write: lengths that are not stated, heads that are too long, tags.
+fn rewritten(format: &str, vectors: &[Json]) -> Vec<String> {
+    let mut names = Vec::new();
+    for vector in vectors {
+        let (lines, output) = inspect(format, &[], &bytes(vector));
+        let refused = lines.iter().any(|line| !line["error"].is_null());
+        assert_eq!(output.status.code(), Some(i32::from(refused)), "{}", vector["name"]);
+        let refuses = |verdict: &str| verdict.starts_with("error:") && verdict != "error:invalid_header";
+        if format == "rpc" && vector["verdict"].as_str().is_some_and(refuses) {
+            assert!(refused, "{}: {lines:?}", vector["name"]);
+        }
+        let back = encode(format, &output.stdout);
+        if !refused && hex(&back.stdout) != text(vector, "hex") {
+            assert_eq!(back.status.code(), Some(0), "{}", vector["name"]);
+            let again = inspect(format, &[], &back.stdout).0;
+            let values = |lines: &[Json]| lines.iter().map(|line| line["value"].clone()).collect::<Vec<_>>();
+            assert_eq!(values(&again), values(&lines), "{}", vector["name"]);
+            names.push(text(vector, "name").to_owned());
         }
     }
-    assert!(whole > 10, "{whole}");
+    names
 }
 
 #[test]
@@ -171,36 +180,31 @@ fn rpc_messages_there_and_back() {
 
 #[test]
 fn every_other_rpc_message_is_read_or_refused() {
-    // Not written as honest peers write: what comes back says the same in other bytes.
-    let rewritten = REWRITTEN_RPC;
-    let mut seen = Vec::new();
-    for vector in vectors("rpc_frames.json")
-        .iter()
-        .filter(|vector| vector["value"].is_null())
-    {
-        let (lines, output) = inspect("rpc", &[], &bytes(vector));
-        let [line] = &lines[..] else {
-            assert_eq!(text(vector, "hex"), "", "{lines:?}");
-            continue;
-        };
-        let refused = !line["error"].is_null();
-        assert_eq!(output.status.code(), Some(i32::from(refused)), "{line}");
-        if text(vector, "verdict").starts_with("error:") {
-            assert!(refused, "{}: {line}", vector["name"]);
-        }
-        if line["value"].is_null() {
-            assert!(refused, "{line}");
-            continue;
-        }
-        if hex(&encode("rpc", &output.stdout).stdout) != text(vector, "hex") {
-            seen.push(text(vector, "name").to_owned());
-        }
-    }
-    assert_eq!(seen, rewritten);
+    let mut others = vectors("rpc_frames.json");
+    others.retain(|vector| vector["value"].is_null());
+    assert_eq!(others.len(), 54);
+    assert_eq!(rewritten("rpc", &others), REWRITTEN_RPC);
 }
 
+const REWRITTEN_CONTROL: &[&str] = &[
+    "cbor_buf_indef_map",
+    "cbor_buf_tagged_map",
+    "cbor_buf_indef_bytes",
+    "cbor_buf_noncanon_len",
+    "msgpack_buf_map16",
+    "msgpack_buf_bin16",
+];
 const REWRITTEN_RPC: &[&str] = &[];
-const REWRITTEN_CBOR: &[&str] = &[];
+const REWRITTEN_CBOR: &[&str] = &[
+    "dec_indef_array",
+    "dec_indef_map",
+    "dec_indef_bytes",
+    "dec_indef_text",
+    "dec_tag_stripped",
+    "dec_tag_2_bignum",
+    "dec_undefined_f7",
+    "dec_noncanon",
+];
 
 #[test]
 fn cbor_values_there_and_back() {
@@ -209,16 +213,7 @@ fn cbor_values_there_and_back() {
         .partition(|vector| vector["direction"] == "encode");
     assert_eq!(written.len(), 51);
     there_and_back("cbor", &[], &written);
-    let mut rewritten = Vec::new();
-    for vector in &read {
-        let (lines, output) = inspect("cbor", &[], &bytes(vector));
-        let refused = lines.iter().any(|line| !line["error"].is_null());
-        assert_eq!(output.status.code(), Some(i32::from(refused)), "{}", vector["name"]);
-        if !refused && hex(&encode("cbor", &output.stdout).stdout) != text(vector, "hex") {
-            rewritten.push(text(vector, "name").to_owned());
-        }
-    }
-    assert_eq!(rewritten, REWRITTEN_CBOR);
+    assert_eq!(rewritten("cbor", &read), REWRITTEN_CBOR);
 }
 
 #[test]
@@ -311,9 +306,9 @@ fn bad_input_is_told_and_reading_goes_on_where_it_can() {
             "00000000 00000001ff 0000000100 00000003a1190 1 00000001a0",
             &[
                 (0, 4, "end inside an item at byte 0 of the payload"),
-                (4, 5, "begins no item here at byte 0"),
+                (4, 5, "not supported at byte 0"),
                 (9, 5, "not supported at byte 0"),
-                (14, 7, "at byte 1"),
+                (14, 7, "end inside an item at byte 2 of the payload"),
                 (21, 5, r#"{"map":[]}"#),
             ],
         ),
@@ -564,12 +559,9 @@ fn usage_errors_and_unreadable_files() {
 fn a_long_input_needs_little_memory_and_comes_out_as_it_goes_in() {
     const FRAMES: usize = 96;
     const LENGTH: u32 = 1 << 20;
-    let mut frame = (LENGTH + 7).to_be_bytes().to_vec();
-    frame.extend(b"\xa1\x61a\x5a");
-    frame.extend((LENGTH).to_be_bytes());
-    frame.resize(frame.len() + LENGTH as usize - 1, 7);
-    frame.push(7);
-    frame[..4].copy_from_slice(&(u32::try_from(frame.len()).expect("small") - 4).to_be_bytes());
+    // A map with one entry: a text of one letter, and a byte string behind a head of five bytes.
+    let heads = [&(LENGTH + 8).to_be_bytes()[..], b"\xa1\x61a\x5a", &LENGTH.to_be_bytes()];
+    let frame = [&heads.concat()[..], &[7; LENGTH as usize]].concat();
 
     let mut child = command(&["inspect", "--as", "peering"])
         .spawn()
