@@ -289,7 +289,7 @@ fn inspect_unparsed(format: &str, input: &[u8]) -> (usize, Output) {
 
 #[test]
 fn bad_input_is_told_and_reading_goes_on_where_it_can() {
-    // Format, input, and per line: offset, length, and a part of the error or of the value.
+    // Format, input, and per line: offset, length (0: not known), and a part of the error or of the value.
     type Row = (&'static str, &'static str, &'static [(u64, u64, &'static str)]);
     let table: &[Row] = &[
         ("peering", "", &[]),
@@ -340,7 +340,7 @@ fn bad_input_is_told_and_reading_goes_on_where_it_can() {
         (
             "cbor",
             "01 ff 01",
-            &[(0, 1, "1"), (1, 2, "where the next one begins is unknown")],
+            &[(0, 1, "1"), (1, 0, "where the next one begins is unknown")],
         ),
         (
             "cbor",
@@ -348,9 +348,9 @@ fn bad_input_is_told_and_reading_goes_on_where_it_can() {
             &[(0, 1, "1"), (1, 3, "the input ends inside a value")],
         ),
         ("cbor", "5b7fffffffffffffff", &[(0, 9, "the input ends inside a value")]),
-        ("cbor", "a200000000", &[(0, 5, "a map with a key twice")]),
-        ("msgpack", "c1", &[(0, 1, "begins no item here")]),
-        ("msgpack", "d40000", &[(0, 3, "not supported")]),
+        ("cbor", "a200000000", &[(0, 0, "a map with a key twice")]),
+        ("msgpack", "c1", &[(0, 0, "begins no item here")]),
+        ("msgpack", "d40000", &[(0, 0, "not supported")]),
         // What is not deterministic has a length all the same.
         (
             "det-cbor",
@@ -359,7 +359,7 @@ fn bad_input_is_told_and_reading_goes_on_where_it_can() {
                 (0, 1, "1"),
                 (1, 2, "not the shortest form"),
                 (3, 1, "at byte 0"),
-                (4, 5, "where the next one begins is unknown"),
+                (4, 0, "where the next one begins is unknown"),
             ],
         ),
     ];
@@ -369,11 +369,8 @@ fn bad_input_is_told_and_reading_goes_on_where_it_can() {
         assert_eq!(lines.len(), expected.len(), "{format} {input}: {lines:?}");
         let mut bad = 0;
         for (line, (offset, length, part)) in lines.iter().zip(*expected) {
-            assert_eq!(
-                (&line["offset"], &line["length"]),
-                (&(*offset).into(), &(*length).into()),
-                "{format} {input}"
-            );
+            assert_eq!(line["offset"], *offset, "{format} {input}");
+            assert_eq!(line["length"].as_u64().unwrap_or(0), *length, "{format} {input}");
             let found = match line["error"].as_str() {
                 Some(error) => {
                     bad += 1;

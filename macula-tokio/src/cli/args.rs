@@ -402,7 +402,7 @@ const INSPECT_HELP: &str = "\
 One JSON object a line: where a frame begins (offset), how many bytes it takes with its header (length), what it says \
 (value), and for peering frames whether its signature holds (verify): ok, bad, unsigned, or unknown without a key to check it \
 with. CONNECT and HELLO are checked with the node id they name, all others with --key. What cannot be read gives an object \
-with `error`; reading goes on behind it where the next frame is certain to begin, and ends where it is not: behind an absurd \
+with `error` (and no length if the end of it is unknown); reading goes on behind it where the next frame is certain to begin, and ends where it is not: behind an absurd \
 length, and behind a bad value of a format without lengths.
 
 Formats: peering (32-bit length, deterministic CBOR), rpc (8 bytes of header, MessagePack or CBOR), control (a relay's: 32-bit \

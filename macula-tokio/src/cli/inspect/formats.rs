@@ -57,13 +57,19 @@ impl Inspector {
         Ok(self.tally)
     }
 
-    fn tell(&mut self, out: &mut impl Write, offset: u64, length: u64, finding: &Finding) -> Result<(), Stop> {
+    fn tell(
+        &mut self,
+        out: &mut impl Write,
+        offset: u64,
+        length: impl Into<Option<u64>>,
+        finding: &Finding,
+    ) -> Result<(), Stop> {
         self.tally.all += 1;
         self.tally.bad += u64::from(finding.fault.is_some());
         let line = Line {
             event: self.json,
             offset,
-            length,
+            length: length.into(),
             finding,
         };
         put_line(out, &line)
@@ -165,8 +171,7 @@ impl Inspector {
                     if length.is_none() {
                         fault.message.push_str("; where the next one begins is unknown");
                     }
-                    let covered = length.unwrap_or(source.held().len());
-                    self.tell(out, offset, covered as u64, &fault.into())?;
+                    self.tell(out, offset, length.map(|length| length as u64), &fault.into())?;
                     match length {
                         Some(length) => source.skip(length),
                         None => return Ok(()),

@@ -63,7 +63,8 @@ pub(super) struct Line<'a> {
     /// Whether it is an event, which has a name and, if it is an error, its usual members.
     pub(super) event: bool,
     pub(super) offset: u64,
-    pub(super) length: u64,
+    /// Unknown of a value so bad that its end cannot be told.
+    pub(super) length: Option<u64>,
     pub(super) finding: &'a Finding,
 }
 
@@ -78,7 +79,8 @@ impl Serialize for Line<'_> {
             #[serde(skip_serializing_if = "Option::is_none")]
             message: Option<&'a str>,
             offset: u64,
-            length: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            length: Option<u64>,
             #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
             frame_type: Option<&'a Type>,
             #[serde(skip_serializing_if = "Option::is_none")]
