@@ -51,6 +51,7 @@
 pub mod cli;
 mod driver;
 mod endpoint;
+pub mod key_file;
 mod relay;
 pub mod tcp;
 

@@ -5,11 +5,15 @@ use std::{path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use macula_proto::{
+    identity::{NodeId, puzzle},
     quic::tls::Pin,
     tunnel::{Name, client::session::EncodingChoice, relay::Takeover},
 };
 
-use super::values::{self, HostPort};
+use super::{
+    inspect::{Format, HexBytes},
+    values::{self, HostPort},
+};
 
 const OVERVIEW: &str = "\
 A relay joins nodes that cannot reach each other: every node dials out to it and says its name. One node exposes a TCP \
@@ -56,6 +60,10 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// Check the whole way through a relay, in this process alone
     Demo(DemoArgs),
+    /// Make and show the key files that nodes are known by
+    Key(KeyArgs),
+    /// Look into captured bytes, or make bytes of what was looked at
+    Inspect(InspectArgs),
     /// Print the completion script of a shell
     Completions(CompletionsArgs),
 }
@@ -325,6 +333,117 @@ pub(crate) struct DemoArgs {
     /// Send nothing more after this time, even if not all is sent
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = values::positive_duration)]
     pub(crate) seconds: Duration,
+}
+
+const KEY_HELP: &str = "\
+A key file holds the Ed25519 key pair of a node: its public half is the node's id, its secret half never leaves the file.
+
+Examples:
+  macula key new node.key
+  macula key show node.key
+  macula key grind node.key --puzzle 16";
+
+#[derive(Debug, Args)]
+#[command(after_help = KEY_HELP)]
+pub(crate) struct KeyArgs {
+    #[command(subcommand)]
+    pub(crate) command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key and store it in a new file, readable by its owner alone
+    New(NewKeyArgs),
+    /// Show the node id in a key file and how good its puzzle is; never the secret
+    Show(ShowKeyArgs),
+    /// Search for a key whose node id solves a puzzle, and store it in a new file
+    Grind(GrindKeyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewKeyArgs {
+    #[command(flatten)]
+    pub(crate) place: KeyPlaceArgs,
+    /// Zero bits that the SHA-256 of the node id begins with [default: any]
+    #[arg(long, value_name = "BITS", value_parser = values::puzzle_bits)]
+    pub(crate) puzzle: Option<u16>,
+}
+
+const GRIND_HELP: &str = "\
+The search takes 2^BITS attempts on average, on every processor of this machine. Ctrl-C gives up, and nothing is stored.";
+
+#[derive(Debug, Args)]
+#[command(after_help = GRIND_HELP)]
+pub(crate) struct GrindKeyArgs {
+    #[command(flatten)]
+    pub(crate) place: KeyPlaceArgs,
+    /// Zero bits that the SHA-256 of the node id begins with
+    #[arg(long, value_name = "BITS", default_value_t = puzzle::DEFAULT_DIFFICULTY, value_parser = values::puzzle_bits)]
+    pub(crate) puzzle: u16,
+}
+
+/// Where a key file is to be.
+#[derive(Debug, Args)]
+pub(crate) struct KeyPlaceArgs {
+    /// The key file to make
+    pub(crate) file: PathBuf,
+    /// Replace a file that is there already; its key is lost
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowKeyArgs {
+    /// The key file
+    pub(crate) file: PathBuf,
+}
+
+const INSPECT_HELP: &str = "\
+One JSON object a line: where a frame begins (offset), how many bytes it takes with its header (length), what it says \
+(value), and for peering frames whether its signature holds (verify): ok, bad, unsigned, or unknown without a key to check it \
+with. CONNECT and HELLO are checked with the node id they name, all others with --key. What cannot be read gives an object \
+with `error` (and no length if the end of it is unknown); reading goes on behind it where the next frame is certain to begin, and ends where it is not: behind an absurd \
+length, and behind a bad value of a format without lengths.
+
+Formats: peering (32-bit length, deterministic CBOR), rpc (8 bytes of header, MessagePack or CBOR), control (a relay's: 32-bit \
+length, MessagePack or CBOR); cbor, det-cbor and msgpack are values one behind the other.
+
+Values: {\"bytes\": HEX}, {\"text\": TEXT}, {\"text_hex\": HEX} for text that is not UTF-8, {\"null\": true}, true, false, \
+integers, {\"uint\": \"N\"} and {\"int\": \"-N\"} for those from 2^53 on, {\"float\": N}, [VALUE, …], and \
+{\"map\": [[KEY, VALUE], …]} in the order of the bytes.
+
+--encode reads such lines and writes the bytes. It needs `value` alone, and for rpc `type` (a name or a number); `encoding` \
+(msgpack or cbor) counts for rpc and control and is msgpack if it is missing. Signatures are written as they stand.
+
+Examples:
+  macula inspect --as peering capture.bin
+  macula inspect --as control --hex 0000000981a174a569645f6f6b
+  macula inspect --as rpc - < capture.bin | jq .type
+  macula inspect --as peering capture.bin | macula inspect --as peering --encode - > same.bin
+
+Exit codes: 0 everything was read, 1 something could not be read (all the rest is printed all the same), 2 usage.";
+
+#[derive(Debug, Args)]
+#[command(after_help = INSPECT_HELP)]
+pub(crate) struct InspectArgs {
+    /// What the bytes are
+    #[arg(long = "as", value_name = "FORMAT")]
+    pub(crate) format: Format,
+    /// File to read, - for standard input
+    #[arg(default_value = "-", conflicts_with = "hex")]
+    pub(crate) file: PathBuf,
+    /// Read these bytes instead of a file (hex digits, white space between them)
+    #[arg(long, value_name = "HEX")]
+    pub(crate) hex: Option<HexBytes>,
+    /// Check signatures with this public key (a node id, 64 hex digits); with --as peering
+    #[arg(long, value_name = "HEX", conflicts_with = "encode")]
+    pub(crate) key: Option<NodeId>,
+    /// The reverse: read lines of JSON, write bytes
+    #[arg(long, conflicts_with = "hex")]
+    pub(crate) encode: bool,
+    /// Write hex digits, a line per frame, instead of bytes
+    #[arg(long, requires = "encode")]
+    pub(crate) hex_out: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,8 @@ mod demo;
 mod events;
 mod expose;
 mod forward;
+mod inspect;
+mod key;
 #[cfg(test)]
 mod memory;
 mod metrics;
@@ -50,6 +52,10 @@ pub fn main() -> ExitCode {
         return completions(args.shell);
     }
     let events = Events::stdout(cli.json);
+    if let Command::Inspect(args) = cli.command {
+        // A filter: no runtime, and signals end it as they end any other.
+        return end(inspect::run(&args, cli.json), &events);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => {
@@ -76,7 +82,8 @@ async fn run<B: Backend>(backend: &B, command: Command, events: &Events) -> Outc
         Command::Status(args) => status::status(args, events, signals).await,
         Command::Drain(args) => status::drain(args, events, signals).await,
         Command::Demo(args) => demo::run(backend, args, events, signals).await,
-        Command::Completions(_) => Ok(()),
+        Command::Key(args) => key::run(args.command, events, signals).await,
+        Command::Inspect(_) | Command::Completions(_) => Ok(()),
     }
 }
 

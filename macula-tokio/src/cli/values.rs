@@ -199,6 +199,14 @@ pub(crate) fn count(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Difficulty of a puzzle in bits. 64 would already keep every machine there is busy for centuries.
+pub(crate) fn puzzle_bits(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(bits @ 0..=64) => Ok(bits),
+        _ => Err(format!("{text:?} is not a number of bits from 0 to 64")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
