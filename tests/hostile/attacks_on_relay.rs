@@ -252,7 +252,7 @@ fn who_grants_no_streams_holds_nobody_else_s() {
     scene.tick();
     let pending = scene.world.hosts[scene.relay].endpoint.relay_status().unwrap();
     let pending = pending.connections.iter().map(|conn| conn.pending).max();
-    assert_eq!(pending, Some(1000), "all that its budget of messages allows");
+    assert!(pending >= Some(999) && pending <= Some(1024), "{pending:?} requests wait");
     // Another node gets its tunnel to the same target, and soon.
     let begin = scene.world.now.mono;
     let wanted = scene.world.open(scene.alice, "bob");
