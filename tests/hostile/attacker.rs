@@ -103,7 +103,12 @@ impl Scene {
         assert_eq!(names, [Name::from("alice"), Name::from("bob")]);
         assert_eq!(status.connections.len(), 2);
         assert_eq!(status.tunnels.len(), 1);
-        assert!(status.connections.iter().all(|conn| (conn.tunnels, conn.pending) == (1, 0)));
+        assert!(
+            status
+                .connections
+                .iter()
+                .all(|conn| (conn.tunnels, conn.pending) == (1, 0))
+        );
         let stats = self.endpoint_stats();
         assert_eq!((stats.open, stats.handshaking), (2, 0));
         for node in [self.alice, self.bob] {
@@ -173,8 +178,12 @@ impl Raw {
         world.run_until("the bytes are taken", |world| {
             while !bytes.is_empty() {
                 let quic = world.hosts[self.host].endpoint.quic();
-                let Ok(mut conn) = quic.connection(self.conn) else { return Some(()) };
-                let Ok(mut stream) = conn.stream(stream) else { return Some(()) };
+                let Ok(mut conn) = quic.connection(self.conn) else {
+                    return Some(());
+                };
+                let Ok(mut stream) = conn.stream(stream) else {
+                    return Some(());
+                };
                 match stream.write(bytes) {
                     Ok(written) => bytes = &bytes[written..],
                     Err(quic::WriteError::Blocked) => return None,
@@ -252,7 +261,9 @@ impl Raw {
 
 pub(crate) fn closed(world: &mut World, host: usize, conn: ConnectionHandle) -> CloseReason {
     world.find(host, "the end of the connection", |event| match event {
-        Event::Quic(quic::Event::Closed { conn: found, reason, .. }) if *found == conn => Some(reason.clone()),
+        Event::Quic(quic::Event::Closed {
+            conn: found, reason, ..
+        }) if *found == conn => Some(reason.clone()),
         _ => None,
     })
 }

@@ -103,7 +103,12 @@ async fn exchange(tunnel: Tunnel, seed: u64) -> usize {
     });
     let mut echoed = Vec::with_capacity(data.len());
     AsyncReadExt::read_to_end(&mut recv, &mut echoed).await.unwrap();
-    assert!(echoed == *data, "tunnel {seed}: {} of {} bytes", echoed.len(), data.len());
+    assert!(
+        echoed == *data,
+        "tunnel {seed}: {} of {} bytes",
+        echoed.len(),
+        data.len()
+    );
     let _send = writer.await.unwrap();
     data.len()
 }
@@ -178,7 +183,10 @@ async fn thousand_tunnels() {
     let mut stalled = Vec::new();
     while let Some(filled) = fills.join_next().await {
         let (tunnel, taken) = filled.unwrap();
-        assert!(taken as u64 <= most, "a stalled tunnel took {taken} bytes, {most} is the bound");
+        assert!(
+            taken as u64 <= most,
+            "a stalled tunnel took {taken} bytes, {most} is the bound"
+        );
         stalled.push(tunnel);
     }
     assert_eq!(stalled.len(), STALLED);
@@ -192,10 +200,17 @@ async fn thousand_tunnels() {
         "{carried} bytes echoed; the relay's memory grew by {used} bytes at most (bound {stated}, of this load {expected})"
     );
     assert!(used <= stated, "{used} bytes used, {stated} is the bound");
-    assert!(used <= expected, "{used} bytes used, {expected} is the bound of this load");
+    assert!(
+        used <= expected,
+        "{used} bytes used, {expected} is the bound of this load"
+    );
     // The stalled ones were never lost: they are still open.
     for tunnel in &mut stalled {
-        assert!(tokio::time::timeout(Duration::from_millis(1), tunnel.read(&mut [0])).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), tunnel.read(&mut [0]))
+                .await
+                .is_err()
+        );
     }
 }
 

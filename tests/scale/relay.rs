@@ -23,7 +23,14 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) fn start() -> Self {
         let mut process = Command::new(binary())
-            .args(["relay", "--json", "--listen", "127.0.0.1:0", "--self-signed", "--no-admin"])
+            .args([
+                "relay",
+                "--json",
+                "--listen",
+                "127.0.0.1:0",
+                "--self-signed",
+                "--no-admin",
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -67,7 +74,10 @@ fn binary() -> PathBuf {
     }
     let test = env::current_exe().expect("this test is a file");
     // target/PROFILE/deps/scale-HASH
-    let profile = test.parent().and_then(Path::parent).expect("it is in a target directory");
+    let profile = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("it is in a target directory");
     let path = profile.join(format!("macula{}", env::consts::EXE_SUFFIX));
     assert!(
         path.is_file(),

@@ -474,6 +474,7 @@ impl ClientRole {
     fn stream_arrived(&mut self, quic: &mut quic::Endpoint, now: Now, stream: StreamId, out: &mut Out) {
         let Some(link) = &mut self.link else { return };
         if stream.dir() != Dir::Bi || stream.initiator() != Side::Server {
+            self.past.extra_streams += 1;
             return refuse(quic, link.conn, stream, Code::REFUSED);
         }
         let prefix = Prefix {

@@ -265,6 +265,8 @@ pub struct SessionStats {
     pub streams_refused: u64,
     /// Streams that were rejected because nobody announced them in time.
     pub streams_expired: u64,
+    /// Streams of a kind that a relay does not open, refused by whoever runs the session.
+    pub extra_streams: u64,
     /// Announcements that were refused because too many were held.
     pub announcements_refused: u64,
     /// Announcements whose stream did not come in time.
@@ -291,6 +293,7 @@ impl SessionStats {
             late_tunnels,
             streams_refused,
             streams_expired,
+            extra_streams,
             announcements_refused,
             announcements_expired,
             malformed,
@@ -306,6 +309,7 @@ impl SessionStats {
         self.late_tunnels += late_tunnels;
         self.streams_refused += streams_refused;
         self.streams_expired += streams_expired;
+        self.extra_streams += extra_streams;
         self.announcements_refused += announcements_refused;
         self.announcements_expired += announcements_expired;
         self.malformed += malformed;
