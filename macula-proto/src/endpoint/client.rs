@@ -21,7 +21,7 @@ use crate::{
         Name, StreamKey,
         client::{
             Session, Supervisor,
-            session::{self, BadName, RequestError, RequestId, SessionConfig, SessionStatus, TunnelEnd},
+            session::{self, BadName, RequestError, RequestId, SessionConfig, SessionStats, SessionStatus, TunnelEnd},
             supervisor::{self, Attempt, RelayIndex, SupervisorConfig, SupervisorStatus},
         },
     },
@@ -145,6 +145,8 @@ pub(super) struct ClientRole {
     config: RelayClientConfig,
     supervisor: Supervisor,
     session: Option<Session>,
+    /// Counters of the sessions before it.
+    past: SessionStats,
     link: Option<Link>,
     /// The attempt whose address is being resolved.
     resolving: Option<(Attempt, RelayIndex)>,
@@ -163,6 +165,7 @@ impl ClientRole {
         Ok(Self {
             supervisor: Supervisor::new(config.supervisor, relays, rng),
             session: None,
+            past: SessionStats::default(),
             link: None,
             resolving: None,
             next_request: 0,
@@ -173,6 +176,12 @@ impl ClientRole {
 
     pub(super) fn status(&self) -> (SupervisorStatus, Option<SessionStatus>) {
         (self.supervisor.status(), self.session.as_ref().map(Session::status))
+    }
+
+    pub(super) fn stats(&self) -> SessionStats {
+        let mut stats = self.past;
+        stats.add(self.session.as_ref().map(Session::stats).unwrap_or_default());
+        stats
     }
 
     pub(super) fn connection(&self) -> Option<ConnectionHandle> {
@@ -371,7 +380,7 @@ impl ClientRole {
 
     fn closed(&mut self, quic: &mut quic::Endpoint, now: Now, reason: CloseReason, out: &mut Out) {
         self.session_event(quic, now, session::Event::ConnectionLost, out);
-        self.session = None;
+        self.forget_session();
         let Some(link) = self.link.take() else { return };
         let (attempt, established) = (link.attempt, link.lane.is_some());
         let code = reason.code();
@@ -415,7 +424,7 @@ impl ClientRole {
             return;
         };
         self.session_event(quic, now, session::Event::ConnectionLost, out);
-        self.session = None;
+        self.forget_session();
         if let Ok(mut conn) = quic.connection(link.conn) {
             conn.close(now, Code::CANCELLED, Bytes::from_static(b"given up"));
         }
@@ -465,6 +474,7 @@ impl ClientRole {
     fn stream_arrived(&mut self, quic: &mut quic::Endpoint, now: Now, stream: StreamId, out: &mut Out) {
         let Some(link) = &mut self.link else { return };
         if stream.dir() != Dir::Bi || stream.initiator() != Side::Server {
+            self.past.extra_streams += 1;
             return refuse(quic, link.conn, stream, Code::REFUSED);
         }
         let prefix = Prefix {
@@ -518,6 +528,12 @@ impl ClientRole {
                 Ok(bytes) => self.session_event(quic, now, session::Event::ControlBytes(&bytes), out),
                 Err(end) => self.session_event(quic, now, session::Event::ControlEnded(end), out),
             }
+        }
+    }
+
+    fn forget_session(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.past.add(session.stats());
         }
     }
 

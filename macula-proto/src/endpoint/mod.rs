@@ -39,7 +39,7 @@ use crate::{
     tunnel::{
         Name,
         client::{
-            session::{RequestId, SessionStatus},
+            session::{RequestId, SessionStats, SessionStatus},
             supervisor::{Attempt, RelayIndex, SupervisorStatus},
         },
         relay::{AccessRules, RelayConfig, RelayStats, RelayStatus, Report, TunnelBytes, TunnelKey},
@@ -347,6 +347,14 @@ impl Endpoint {
     /// [`UnknownClient`] if the node was stopped.
     pub fn client_status(&self, client: ClientId) -> Result<(SupervisorStatus, Option<SessionStatus>), UnknownClient> {
         Ok(self.clients.get(&client).ok_or(UnknownClient)?.role.status())
+    }
+
+    /// Counters of a node, over all its sessions so far.
+    ///
+    /// # Errors
+    /// [`UnknownClient`] if the node was stopped.
+    pub fn client_stats(&self, client: ClientId) -> Result<SessionStats, UnknownClient> {
+        Ok(self.clients.get(&client).ok_or(UnknownClient)?.role.stats())
     }
 
     /// The connection of a node to its relay, or the dial that shall become it.

@@ -3,6 +3,18 @@
 //! Each direction reads only while it has nothing left to write, so what a tunnel holds here is bounded: one block each way
 //! besides the windows of its two streams. A receiver that stalls stops its own tunnel and nothing else. Directions that can
 //! move take turns, the one served longest ago first.
+//!
+//! **Memory.** With `T` open tunnels and `C` connections, a relay holds at most this many bytes of payload:
+//!
+//! ```text
+//! T * 2 * (Limits::splice_block + TransportConfig::stream_window) + C * TransportConfig::send_window
+//! ```
+//!
+//! The block was read and cannot be written yet; the stream window is what the sender may have sent and the relay has not
+//! read; the send window, of the whole connection, is what the relay has written and the receiver has not acknowledged. With
+//! the defaults that is 2.6 MB for a tunnel that is stalled both ways and 10 MB for a connection; a tunnel whose receivers
+//! read holds next to nothing. A sender that spreads its bytes over many tiny frames makes QUIC's reassembly keep up to two
+//! and a half times its window before it compacts it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -177,7 +177,7 @@ impl Endpoint {
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.on_incoming(now, incoming),
             Some(DatagramEvent::Response(transmit)) => self.push_reply(&transmit, &reply),
-            None => {}
+            None => self.stats.datagrams_ignored += 1,
         }
         self.scratch = reply;
     }

@@ -10,6 +10,8 @@ pub struct EndpointStats {
     pub datagrams_received: u64,
     /// Bytes of UDP payload handed in.
     pub bytes_received: u64,
+    /// Of those datagrams: the ones that no connection took, that started none, and that were not answered.
+    pub datagrams_ignored: u64,
     /// UDP datagrams handed out.
     pub datagrams_sent: u64,
     /// Bytes of UDP payload handed out.

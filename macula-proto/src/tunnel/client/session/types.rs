@@ -265,6 +265,8 @@ pub struct SessionStats {
     pub streams_refused: u64,
     /// Streams that were rejected because nobody announced them in time.
     pub streams_expired: u64,
+    /// Streams of a kind that a relay does not open, refused by whoever runs the session.
+    pub extra_streams: u64,
     /// Announcements that were refused because too many were held.
     pub announcements_refused: u64,
     /// Announcements whose stream did not come in time.
@@ -275,4 +277,43 @@ pub struct SessionStats {
     pub unexpected: u64,
     /// Events that name something which is not known (any more), or come at the wrong moment.
     pub stale_events: u64,
+}
+
+impl SessionStats {
+    /// Adds the counters of another session.
+    pub(crate) fn add(&mut self, other: Self) {
+        // By name, so that a new counter is not forgotten here.
+        let Self {
+            requests,
+            opened,
+            failed,
+            timeouts,
+            incoming,
+            incoming_refused,
+            late_tunnels,
+            streams_refused,
+            streams_expired,
+            extra_streams,
+            announcements_refused,
+            announcements_expired,
+            malformed,
+            unexpected,
+            stale_events,
+        } = other;
+        self.requests += requests;
+        self.opened += opened;
+        self.failed += failed;
+        self.timeouts += timeouts;
+        self.incoming += incoming;
+        self.incoming_refused += incoming_refused;
+        self.late_tunnels += late_tunnels;
+        self.streams_refused += streams_refused;
+        self.streams_expired += streams_expired;
+        self.extra_streams += extra_streams;
+        self.announcements_refused += announcements_refused;
+        self.announcements_expired += announcements_expired;
+        self.malformed += malformed;
+        self.unexpected += unexpected;
+        self.stale_events += stale_events;
+    }
 }
