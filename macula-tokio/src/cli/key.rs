@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use macula_proto::{
     Rng,
     identity::{Grinder, Identity, puzzle},
@@ -225,9 +225,14 @@ fn progress_bar(expected: u64, json: bool) -> ProgressBar {
     };
     let bar = ProgressBar::with_draw_target(Some(expected), target);
     let style =
-        ProgressStyle::with_template("{bar:40} {human_pos} attempts of {human_len} expected, {per_sec}, {elapsed}");
+        ProgressStyle::with_template("{bar:40} {human_pos} attempts of {human_len} expected, {rate}, {elapsed}");
     match style {
-        Ok(style) => bar.with_style(style),
+        Ok(style) => {
+            let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+                let _ = write!(out, "{:.0} a second", state.per_sec());
+            };
+            bar.with_style(style.with_key("rate", rate))
+        }
         Err(_) => bar,
     }
 }

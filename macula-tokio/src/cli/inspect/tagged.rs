@@ -63,8 +63,8 @@ impl Serialize for Entries<'_> {
     }
 }
 
-/// Reads a value from tagged JSON, nested as deep as encoders write. JSON itself is not limited then: numbers and strings apart,
-/// nothing is read but what is looked for.
+/// Reads a value from tagged JSON, nested as deep as encoders write. It keeps count of the depth itself, so that a reader of
+/// JSON need not: a map takes three levels of JSON.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Untag {
     depth: usize,
