@@ -81,13 +81,16 @@ fn median(values: &[f64]) -> f64 {
     f64::midpoint(lower, upper)
 }
 
+/// One of the figures of a row.
+type Field = fn(&Medians) -> f64;
+
 /// A share of what a quinn row has; `None` without that row.
-fn ratio(all: &[Medians], of: &str, value: f64, field: fn(&Medians) -> f64) -> Option<f64> {
+fn ratio(all: &[Medians], of: &str, value: f64, field: Field) -> Option<f64> {
     let base = all.iter().find(|medians| medians.name == of).map(field)?;
     Some(value / base)
 }
 
-const RATIOS: [(&str, fn(&Medians) -> f64); 4] = [
+const RATIOS: [(&str, Field); 4] = [
     ("bulk", |medians| medians.rate),
     ("p50", |medians| medians.p50),
     ("p99", |medians| medians.p99),
@@ -140,7 +143,7 @@ pub(crate) fn print_table(series: &[Series], rounds: usize, trips: usize) {
         );
         for medians in &all {
             let of = |index: usize| {
-                let (_, field): (_, fn(&Medians) -> f64) = RATIOS[index];
+                let (_, field) = RATIOS[index];
                 ratio(&all, base, field(medians), field).unwrap_or(f64::NAN)
             };
             println!(

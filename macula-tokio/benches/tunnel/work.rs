@@ -62,9 +62,7 @@ async fn answer(mut stream: impl Duplex) -> Result<()> {
         other => return Err(format!("an unknown request: {other}").into()),
     }
     stream.shutdown().await?;
-    // Let go only when the other end has seen everything.
-    stream.read(&mut [0]).await?;
-    Ok(())
+    drain(stream).await
 }
 
 /// Sends `bytes`, and waits until the other end says that it has read them.
