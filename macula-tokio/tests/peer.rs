@@ -202,3 +202,32 @@ async fn rpc_and_peers_share_a_listener() {
     assert_eq!(within(far.recv()).await.unwrap().decoded.frame.body, ping(1));
     assert_eq!(server.peer_service_stats().rpc, 1);
 }
+
+#[test]
+fn a_peer_that_is_killed_is_noticed() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (doomed, lasting) = (runtime(), runtime());
+    let (server, pin) = doomed.block_on(async { serve() });
+    let address = server.local_addr();
+    let accepting = std::thread::spawn(move || {
+        let peer = doomed.block_on(within(server.accept_peer()));
+        // Its driver goes without a word.
+        drop(doomed);
+        drop(peer);
+    });
+    lasting.block_on(async {
+        let (client, mut dial) = client(pin);
+        dial.transport.idle_timeout = Some(Duration::from_secs(1));
+        let peer = within(client.connect_peer(&dial, address, "localhost", config(2)))
+            .await
+            .unwrap();
+        let end = within(peer.recv()).await.unwrap_err();
+        assert_eq!(end.reason, EndReason::PeerClosed);
+    });
+    accepting.join().unwrap();
+}

@@ -253,7 +253,6 @@ fn floods_of_other_messages_close_or_are_counted() {
 }
 
 #[test]
-#[ignore = "known: a relay asks for both streams of a tunnel at once, and those of the target are held for 5 s"]
 fn who_grants_no_streams_holds_nobody_else_s() {
     let mut scene = Scene::new();
     let mut transport = world::transport();

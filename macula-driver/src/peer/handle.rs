@@ -156,7 +156,7 @@ impl Peer {
         let peer = self.inner.peer;
         let look = |peers: &mut Peers, cx: &mut Context<'_>| peers.receive(cx, peer);
         let received = self.inner.endpoint.wait(key::peer(peer, What::Receive), look).await;
-        received.unwrap_or_else(|| Err(PeerEnd::stopped())).map(|frame| *frame)
+        received.unwrap_or(Err(PeerEnd::stopped())).map(|frame| *frame)
     }
 
     /// Says GOODBYE behind everything that was sent, waits for the peer to leave (5 s by default), and closes. Frames that
@@ -227,7 +227,7 @@ impl<'a> Dialled<'a> {
         };
         let look = |peers: &mut Peers, cx: &mut Context<'_>| peers.dialled(cx, peer);
         let outcome = self.endpoint.wait(key::peer(peer, What::Receive), look).await;
-        let outcome = outcome.unwrap_or_else(|| Err(PeerEnd::stopped()));
+        let outcome = outcome.unwrap_or(Err(PeerEnd::stopped()));
         let connected = outcome.map_err(PeerConnectError::Ended)?;
         // From here on the handle takes care of it.
         self.peer = None;

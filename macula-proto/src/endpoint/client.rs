@@ -87,7 +87,8 @@ pub enum ClientEvent {
         /// Why.
         reason: CloseReason,
     },
-    /// Outcome of a request: a tunnel. Its stream may have bytes already.
+    /// Outcome of a request: a tunnel. Read its stream at once: it may have bytes already, and
+    /// [`Readable`](quic::Event::Readable) comes only after a read that found nothing.
     Opened {
         /// The request.
         request: RequestId,
@@ -105,7 +106,7 @@ pub enum ClientEvent {
         /// Why.
         error: RequestError,
     },
-    /// Another node opened a tunnel to this one. Its stream may have bytes already.
+    /// Another node opened a tunnel to this one. Read its stream at once, as for [`Opened`](Self::Opened).
     Incoming {
         /// The tunnel's id.
         tunnel: TunnelId,

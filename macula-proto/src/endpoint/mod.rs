@@ -199,6 +199,9 @@ impl Endpoint {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next; `None` when only input can bring news.
+    ///
+    /// Once events and datagrams were polled to the end it is later than the `now` of the time-out just handled; before
+    /// that it is now.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let relay = self.relay.as_ref().and_then(RelayRole::poll_timeout);
         let mut machines = earliest(relay, self.deadlines.earliest());
@@ -295,7 +298,7 @@ impl Endpoint {
     }
 
     /// Asks for a tunnel to the node named `target`. [`ClientEvent::Opened`] or [`ClientEvent::Failed`] follows, after
-    /// [`Limits::request_timeout`] at the latest.
+    /// [`Limits::request_timeout`] at the latest; before the node is identified at a relay it fails at once.
     ///
     /// # Errors
     /// [`UnknownClient`] if the node was stopped.

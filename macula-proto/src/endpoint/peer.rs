@@ -1,5 +1,6 @@
 //! Peering connections of an endpoint: what the embedding program sees of them.
 
+mod door;
 mod role;
 
 use std::{collections::BTreeSet, net::SocketAddr, ops::Range};

@@ -1,22 +1,24 @@
 //! Connections that peering machines run: their actions carried out, their events fed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
     time::Instant,
 };
 
 use bytes::Bytes;
 
-use super::{PeerEvent, PeerId, PeerInfo, PeerItem, PeerListenConfig, PeerServiceStats};
+use super::{
+    PeerEvent, PeerId, PeerInfo, PeerItem,
+    door::{Listener, Silent},
+};
 use crate::{
     Code, Now, Rng,
     deadlines::Deadlines,
-    endpoint::{Event as Out, lane::refuse, relay::earliest},
-    identity::NodeId,
+    endpoint::{Event as Out, relay::earliest},
     peering::{
-        Action, Duplicates, EndReason, Event, Gate, GateAction, GateEvent, Outgoing, PeerConn, Peering, PeeringConfig,
-        Role, SendError, TransportError, binding,
+        Action, EndReason, Event, GateEvent, Outgoing, PeerConn, Peering, PeeringConfig, Role, SendError,
+        TransportError, binding,
     },
     quic::{self, CloseReason, ConnectionHandle, Dir, OpenError, ReadError, Side, StreamId, WriteError, alpn},
     wire::frame::Text,
@@ -28,23 +30,17 @@ const PIECE: usize = 64 << 10;
 const INBOX: usize = 256 << 10;
 /// What a waiting frame counts beyond its bytes.
 const FRAME_COST: usize = 512;
-/// Events kept for a connection whose first byte is not there yet. More are a connection that plays with streams.
-const MAX_HELD: usize = 512;
-/// The first byte of a peering connection: the high byte of a frame's length.
-const PEERING: u8 = 0;
-/// The first byte of an RPC connection: the version of a message.
-const RPC: u8 = 1;
 
 /// All peering connections of an endpoint, and those that may become one.
 #[derive(Debug)]
 pub(in crate::endpoint) struct PeerRole {
-    rng: Rng,
-    listener: Option<Listener>,
+    pub(super) rng: Rng,
+    pub(super) listener: Option<Listener>,
     peers: BTreeMap<PeerId, Peer>,
     next: u64,
-    conns: HashMap<ConnectionHandle, Slot>,
+    pub(super) conns: HashMap<ConnectionHandle, Slot>,
     deadlines: Deadlines<PeerId>,
-    work: VecDeque<(PeerId, Event)>,
+    pub(super) work: VecDeque<(PeerId, Event)>,
     /// Whose bytes shall leave before something else is pulled.
     unflushed: Vec<PeerId>,
     /// Whose bytes have left, and since when.
@@ -52,35 +48,14 @@ pub(in crate::endpoint) struct PeerRole {
     flushed_at: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct Listener {
-    config: PeeringConfig,
-    gate: Gate,
-    /// How many connections may wait for their first byte.
-    max_silent: usize,
-    /// These, in the order in which they came.
-    silent: BTreeMap<u64, (Instant, ConnectionHandle)>,
-    arrivals: u64,
-    stats: PeerServiceStats,
-}
-
 /// What a connection is to this role.
 #[derive(Debug)]
-enum Slot {
+pub(super) enum Slot {
     /// Its first byte is not there yet.
     Silent(Silent),
     Peer(PeerId),
     /// Closed here, and only its end is still to come.
     Refused,
-}
-
-#[derive(Debug)]
-struct Silent {
-    arrival: u64,
-    remote: SocketAddr,
-    stream: Option<StreamId>,
-    /// For the embedding program, should it get the connection.
-    held: Vec<quic::Event>,
 }
 
 #[derive(Debug)]
@@ -123,64 +98,6 @@ impl PeerRole {
             flushed: Vec::new(),
             flushed_at: None,
         }
-    }
-
-    // ----- the door ------------------------------------------------------------------------------------------------
-
-    pub(super) fn serve(&mut self, config: PeerListenConfig) {
-        if let Some(listener) = &mut self.listener {
-            listener.config = config.peering;
-            self.allow(config.gate.allow_only);
-            return self.set_duplicates(config.gate.duplicates);
-        }
-        self.listener = Some(Listener {
-            config: config.peering,
-            max_silent: config.gate.handshaking.max(1),
-            gate: Gate::new(config.gate),
-            silent: BTreeMap::new(),
-            arrivals: 0,
-            stats: PeerServiceStats::default(),
-        });
-    }
-
-    pub(super) fn serves(&self) -> bool {
-        self.listener.is_some()
-    }
-
-    pub(super) fn allow(&mut self, list: Option<BTreeSet<NodeId>>) {
-        self.gate(GateEvent::AllowOnly(list));
-    }
-
-    pub(super) fn set_duplicates(&mut self, policy: Duplicates) {
-        self.gate(GateEvent::Duplicates(policy));
-    }
-
-    pub(super) fn shut(&mut self) {
-        self.gate(GateEvent::ShutDown);
-    }
-
-    pub(super) fn stats(&self) -> PeerServiceStats {
-        let Some(listener) = &self.listener else {
-            return PeerServiceStats::default();
-        };
-        let mut stats = listener.stats;
-        stats.gate = listener.gate.stats();
-        stats.silent = listener.silent.len();
-        stats.handshaking = listener.gate.handshaking();
-        stats.connected = listener.gate.connected();
-        stats
-    }
-
-    /// Tells the gate; what it wants done to connections is queued.
-    fn gate(&mut self, event: GateEvent) {
-        let Some(listener) = &mut self.listener else { return };
-        let mut actions = Vec::new();
-        listener.gate.handle(event, &mut actions);
-        self.work.extend(actions.into_iter().map(|action| match action {
-            GateAction::Admit(conn) => (PeerId(conn.0), Event::Admit),
-            GateAction::Refuse(conn, why) => (PeerId(conn.0), Event::Refuse(why)),
-            GateAction::Close(conn, code) => (PeerId(conn.0), Event::Abort(code)),
-        }));
     }
 
     // ----- the edge ------------------------------------------------------------------------------------------------
@@ -359,188 +276,9 @@ impl PeerRole {
         })
     }
 
-    // ----- before the first byte -----------------------------------------------------------------------------------
-
-    fn arrived(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        now: Now,
-        conn: ConnectionHandle,
-        event: quic::Event,
-        out: &mut Vec<Out>,
-    ) {
-        let (Some(listener), quic::Event::Connected { remote, .. }) = (&mut self.listener, &event) else {
-            return;
-        };
-        let remote = *remote;
-        let arrival = listener.arrivals;
-        listener.arrivals += 1;
-        let timeout = listener.config.limits.peering_handshake_timeout;
-        let deadline = now.mono.checked_add(timeout).unwrap_or(now.mono);
-        let crowded = listener.silent.len() >= listener.max_silent;
-        if crowded && let Some((_, (_, oldest))) = listener.silent.pop_first() {
-            listener.stats.displaced_silent += 1;
-            self.drop_silent(quic, now, oldest, Code::LIMIT, b"too many connections");
-        }
-        if let Some(listener) = &mut self.listener {
-            listener.silent.insert(arrival, (deadline, conn));
-        }
-        // Its first stream can be there already, with its announcement given before (early data) or still to come.
-        let first = first_stream();
-        let stream = quic.connection(conn).ok().and_then(|mut conn| {
-            let first = first?;
-            conn.stream(first).is_ok().then_some(first)
-        });
-        let silent = Silent {
-            arrival,
-            remote,
-            stream,
-            held: vec![event],
-        };
-        self.conns.insert(conn, Slot::Silent(silent));
-        if stream.is_some() {
-            self.look(quic, now, conn, out);
-        }
-    }
-
-    fn silent_event(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        now: Now,
-        conn: ConnectionHandle,
-        event: quic::Event,
-        out: &mut Vec<Out>,
-    ) {
-        let Some(Slot::Silent(silent)) = self.conns.get_mut(&conn) else {
-            return;
-        };
-        if let quic::Event::Closed { .. } = event {
-            let arrival = silent.arrival;
-            self.conns.remove(&conn);
-            self.listener.as_mut().map(|listener| listener.silent.remove(&arrival));
-            return;
-        }
-        if let quic::Event::StreamOpened { stream, .. } = event
-            && Some(stream) == first_stream()
-        {
-            silent.stream = Some(stream);
-        }
-        let first = silent.stream.is_some() && event.stream() == silent.stream;
-        // What is read here to look at it is announced again when it is put back.
-        if !(first && matches!(event, quic::Event::Readable { .. })) {
-            silent.held.push(event);
-        }
-        if silent.held.len() > MAX_HELD {
-            return self.drop_silent(quic, now, conn, Code::LIMIT, b"too many streams");
-        }
-        if first {
-            self.look(quic, now, conn, out);
-        }
-    }
-
-    /// Looks at the first byte, if it is there.
-    fn look(&mut self, quic: &mut quic::Endpoint, now: Now, conn: ConnectionHandle, out: &mut Vec<Out>) {
-        let Some(Slot::Silent(Silent {
-            stream: Some(stream), ..
-        })) = self.conns.get(&conn)
-        else {
-            return;
-        };
-        let stream = *stream;
-        let Ok(mut connection) = quic.connection(conn) else {
-            return;
-        };
-        let Ok(mut borrowed) = connection.stream(stream) else {
-            return;
-        };
-        let mut byte = [0];
-        let first = match borrowed.read(&mut byte) {
-            Err(ReadError::Blocked | ReadError::ConnectionLost) => return,
-            Ok(1) => {
-                borrowed.unread(Bytes::copy_from_slice(&byte));
-                Some(byte[0])
-            }
-            Ok(_) | Err(_) => None,
-        };
-        match first {
-            Some(PEERING) => self.is_peer(quic, now, conn, stream, out),
-            Some(RPC) => {
-                let Some(Slot::Silent(silent)) = self.conns.remove(&conn) else {
-                    return;
-                };
-                if let Some(listener) = &mut self.listener {
-                    listener.silent.remove(&silent.arrival);
-                    listener.stats.rpc += 1;
-                }
-                out.extend(silent.held.into_iter().map(Out::Quic));
-            }
-            _ => {
-                if let Some(listener) = &mut self.listener {
-                    listener.stats.unrecognised += 1;
-                }
-                self.drop_silent(quic, now, conn, Code::PROTOCOL, b"neither peering nor rpc");
-            }
-        }
-    }
-
-    fn is_peer(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        now: Now,
-        conn: ConnectionHandle,
-        stream: StreamId,
-        out: &mut Vec<Out>,
-    ) {
-        let Some(Slot::Silent(silent)) = self.conns.remove(&conn) else {
-            return;
-        };
-        let Some(listener) = &mut self.listener else { return };
-        listener.silent.remove(&silent.arrival);
-        let machine = Peering::new(Role::Acceptor, listener.config.clone(), self.rng.fork());
-        let peer = self.add(machine, conn, silent.remote);
-        for event in silent.held {
-            if let quic::Event::StreamOpened { stream: other, .. } = event
-                && other != stream
-            {
-                self.extra_stream(quic, conn, other);
-            }
-        }
-        self.take_stream(quic, peer, stream);
-        self.gate(GateEvent::Arrived(PeerConn(peer.0)));
-        let exporter = exporter(quic, conn);
-        self.feed(quic, now, peer, Event::Start { exporter }, out);
-        self.read(quic, now, peer, false, out);
-    }
-
-    fn drop_silent(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        now: Now,
-        conn: ConnectionHandle,
-        code: Code,
-        words: &'static [u8],
-    ) {
-        if let Some(Slot::Silent(silent)) = self.conns.insert(conn, Slot::Refused)
-            && let Some(listener) = &mut self.listener
-        {
-            listener.silent.remove(&silent.arrival);
-        }
-        match quic.connection(conn) {
-            Ok(mut connection) => connection.close(now, code, Bytes::from_static(words)),
-            Err(_) => _ = self.conns.remove(&conn),
-        }
-    }
-
-    fn extra_stream(&mut self, quic: &mut quic::Endpoint, conn: ConnectionHandle, stream: StreamId) {
-        if let Some(listener) = &mut self.listener {
-            listener.stats.extra_streams += 1;
-        }
-        refuse(quic, conn, stream, Code::REFUSED);
-    }
-
     // ----- a peer's connection -------------------------------------------------------------------------------------
 
-    fn add(&mut self, machine: Peering, conn: ConnectionHandle, remote: SocketAddr) -> PeerId {
+    pub(super) fn add(&mut self, machine: Peering, conn: ConnectionHandle, remote: SocketAddr) -> PeerId {
         let id = PeerId(self.next);
         self.next += 1;
         let role = machine.role();
@@ -575,7 +313,7 @@ impl PeerRole {
         }
     }
 
-    fn take_stream(&mut self, quic: &mut quic::Endpoint, peer: PeerId, stream: StreamId) {
+    pub(super) fn take_stream(&mut self, quic: &mut quic::Endpoint, peer: PeerId, stream: StreamId) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         entry.stream = Some(stream);
         entry.opening = false;
@@ -653,7 +391,7 @@ impl PeerRole {
     }
 
     /// Reads what there is, until too much waits to be fetched; `all` of it when the connection is over.
-    fn read(&mut self, quic: &mut quic::Endpoint, now: Now, peer: PeerId, all: bool, out: &mut Vec<Out>) {
+    pub(super) fn read(&mut self, quic: &mut quic::Endpoint, now: Now, peer: PeerId, all: bool, out: &mut Vec<Out>) {
         loop {
             let Some(entry) = self.peers.get(&peer) else { return };
             let Some(stream) = entry.stream else { return };
@@ -682,7 +420,7 @@ impl PeerRole {
 
     // ----- the machines --------------------------------------------------------------------------------------------
 
-    fn feed(&mut self, quic: &mut quic::Endpoint, now: Now, peer: PeerId, event: Event, out: &mut Vec<Out>) {
+    pub(super) fn feed(&mut self, quic: &mut quic::Endpoint, now: Now, peer: PeerId, event: Event, out: &mut Vec<Out>) {
         self.work.push_back((peer, event));
         self.work(quic, now, out);
     }
@@ -844,12 +582,7 @@ impl PeerRole {
     }
 }
 
-/// The only stream that can carry a peering connection.
-fn first_stream() -> Option<StreamId> {
-    StreamId::new(0)
-}
-
-fn exporter(quic: &mut quic::Endpoint, conn: ConnectionHandle) -> Option<[u8; binding::EXPORTER_LENGTH]> {
+pub(super) fn exporter(quic: &mut quic::Endpoint, conn: ConnectionHandle) -> Option<[u8; binding::EXPORTER_LENGTH]> {
     let mut bytes = [0; binding::EXPORTER_LENGTH];
     let connection = quic.connection(conn).ok()?;
     connection

@@ -17,14 +17,15 @@
 //! One tunnel request:
 //!
 //! ```text
-//!                      ┌──▶ stream to the requester: Asked ──▶ Open
-//!   tunnel_request ────┤               ▲   │ unavailable        │
-//!     │ refused        │     available │   ▼                    │ both open: Splice,
-//!     ▼                │              Waiting                   ├──▶ tunnel_ok (in its turn),
-//!   tunnel_error       └──▶ stream to the target:    likewise ──┘    tunnel_notify
-//!   (in its turn)  ◀── 5 s: stream_limit; target lost: target_gone
+//!                       stream to the requester          stream to the target
+//!   tunnel_request ────▶  Asked ──────────▶ Open ─────▶  Asked ──────────▶ Open ──▶ Splice,
+//!     │ refused             │ unavailable    ▲             │ unavailable    ▲        tunnel_ok (in its turn),
+//!     ▼                     ▼     available  │             ▼     available  │        tunnel_notify
+//!   tunnel_error          Waiting ───────────┘           Waiting ───────────┘
+//!   (in its turn)  ◀── 5 s in all: stream_limit; target lost: target_gone
 //! ```
 //!
+//! The target's stream is asked for last, so that a requester that grants no streams cannot hold those that others grant.
 //! Answers to tunnel requests leave in the order of the requests, per connection, because they carry no request number: an
 //! answer that is ready waits for earlier ones. An open tunnel ends when its splice ends, when one of its two nodes sends
 //! `tunnel_close`, or when one of the two connections goes.

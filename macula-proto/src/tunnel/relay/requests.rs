@@ -31,6 +31,8 @@ impl Request {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Side {
+    /// Not asked for yet.
+    Later,
     Asked,
     Waiting(Ticket),
     Open(StreamKey),
@@ -134,13 +136,13 @@ impl Relay {
         if let Some(conn) = self.conns.get_mut(&target) {
             conn.requests.insert(key);
         }
+        // The target's stream comes last: who grants no streams must not hold those of others, unseen by them.
         let to_requester = self.ask(requester, key, End::Requester, actions);
-        let to_target = self.ask(target, key, End::Target, actions);
         let request = Request {
             route,
             reply,
             to_requester,
-            to_target,
+            to_target: Side::Later,
         };
         self.requests.insert(key, request);
         key
@@ -176,8 +178,18 @@ impl Relay {
         match self.requests.get_mut(&ask.request) {
             Some(request) => {
                 *request.side(ask.end) = Side::Open(stream);
-                if let (Side::Open(to_requester), Side::Open(to_target)) = (request.to_requester, request.to_target) {
-                    self.open_tunnel(ask.request, to_requester, to_target, actions);
+                match (request.to_requester, request.to_target) {
+                    (Side::Open(to_requester), Side::Open(to_target)) => {
+                        self.open_tunnel(ask.request, to_requester, to_target, actions);
+                    }
+                    (Side::Open(_), Side::Later) => {
+                        let target = request.route.target;
+                        let side = self.ask(target, ask.request, End::Target, actions);
+                        if let Some(request) = self.requests.get_mut(&ask.request) {
+                            request.to_target = side;
+                        }
+                    }
+                    _ => {}
                 }
             }
             None => actions.push(Action::DropStream {
@@ -284,6 +296,7 @@ impl Relay {
                 continue;
             };
             match side {
+                Side::Later => {}
                 // The answer is still to come, and finds the request gone.
                 Side::Asked => {}
                 Side::Waiting(ticket) => {
