@@ -44,3 +44,11 @@ impl<K: Copy + Ord> Deadlines<K> {
         Some(key)
     }
 }
+
+/// The earlier of two deadlines, where there are any.
+pub(crate) fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

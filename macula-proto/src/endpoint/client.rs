@@ -12,10 +12,10 @@ use bytes::Bytes;
 use super::{
     address::RelayAddress,
     lane::{Lane, refuse},
-    relay::earliest,
 };
 use crate::{
     Code, Now, Rng,
+    deadlines::earliest,
     quic::{self, CloseReason, ConnectionHandle, DialConfig, Dir, Side, StreamId},
     tunnel::{
         Name, StreamKey,

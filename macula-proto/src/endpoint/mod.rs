@@ -34,7 +34,7 @@ pub use peer::{PeerEvent, PeerId, PeerInfo, PeerItem, PeerListenConfig, PeerServ
 
 use crate::{
     Code, Limits, Now, Rng,
-    deadlines::Deadlines,
+    deadlines::{Deadlines, earliest},
     quic::{self, ConfigError, ConnectionHandle, DatagramMeta, EndpointConfig, Side, StreamId, Transmit, alpn},
     tunnel::{
         Name,
@@ -47,7 +47,7 @@ use crate::{
 };
 use client::ClientRole;
 use peer::PeerRole;
-use relay::{RelayRole, earliest};
+use relay::RelayRole;
 
 /// Everything that shares one UDP socket: connections in the hands of the embedding program, and those that a machine
 /// runs.

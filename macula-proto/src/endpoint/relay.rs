@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     Code, Now, Rng,
+    deadlines::earliest,
     quic::{self, ConnectionHandle, Dir, OpenError, Side, StreamId},
     tunnel::{
         ConnKey, StreamKey,
@@ -280,13 +281,6 @@ impl RelayRole {
             *bytes = self.ended.remove(tunnel);
         }
         report
-    }
-}
-
-pub(super) fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }
 

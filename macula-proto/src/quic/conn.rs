@@ -14,7 +14,7 @@ use super::{
     stream_state::{RecvHalf, SendHalf, StreamState},
     tls::HandshakeInfo,
 };
-use crate::Code;
+use crate::{Code, deadlines::earliest};
 
 /// Work that connections leave for the endpoint.
 #[derive(Debug, Default)]
@@ -129,11 +129,7 @@ impl Conn {
 
     /// The next moment at which the connection has to be woken.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
-        let inner = self.inner.poll_timeout();
-        match (inner, self.handshake_deadline) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        earliest(self.inner.poll_timeout(), self.handshake_deadline)
     }
 
     /// Turns quinn-proto's events into ours.

@@ -20,7 +20,10 @@ use super::{
     conn::{Conn, Queues},
     slots::Slots,
 };
-use crate::{Code, Limits, Now, WallClock, deadlines::Deadlines};
+use crate::{
+    Code, Limits, Now, WallClock,
+    deadlines::{Deadlines, earliest},
+};
 
 /// Replies outside of connections kept until the driver sends them; more are dropped, as a network may do.
 const MAX_REPLIES: usize = 256;
@@ -285,10 +288,7 @@ impl Endpoint {
             return self.last_now;
         }
         let incoming = self.listener.as_ref().and_then(Listener::next_deadline);
-        let earliest = match (self.timers.earliest(), incoming) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }?;
+        let earliest = earliest(self.timers.earliest(), incoming)?;
         // A deadline that was set in the past is served at the next tick, never twice in the same one.
         Some(match self.last_timeout {
             Some(last) if earliest <= last => last + Duration::from_micros(1),

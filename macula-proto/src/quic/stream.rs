@@ -25,6 +25,11 @@ impl Stream<'_> {
         self.id
     }
 
+    /// Whether both ends send on it, or only the one that opened it.
+    pub fn dir(&self) -> Dir {
+        self.id.dir()
+    }
+
     /// The connection of the stream.
     pub fn connection(&self) -> ConnectionHandle {
         self.conn.handle
@@ -542,10 +547,3 @@ pub enum EnqueueError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this half of the stream is over")]
 pub struct ClosedStream;
-
-impl Stream<'_> {
-    /// Whether the stream can be read and written by the side it is on.
-    pub fn dir(&self) -> Dir {
-        self.id.dir()
-    }
-}

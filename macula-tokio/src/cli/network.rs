@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use super::backend::{
     Backend, NodeEvent, NodeHandle, NodeOptions, RelayHandle, RelayOptions, RelaySnapshot, TunnelHandle,
 };
-use crate::{Endpoint, OpenError, Options, RecvStream, RelayClient, RelayServer, SendStream, Tunnel};
+use crate::{Endpoint, OpenError, Options, RecvStream, RelayClient, RelayServer, SendStream, Tunnel, relay::invalid};
 
 /// How long the end of a connection is announced to peers that do not answer.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -229,8 +229,4 @@ fn bind(listen: SocketAddr, settings: Options) -> io::Result<Endpoint> {
 /// A secret that every process with the same private key has.
 fn reset_key(credentials: &Credentials) -> ResetKey {
     ResetKey::derive(credentials.key_to_pem().as_bytes())
-}
-
-fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, error)
 }

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     Code, Now, Rng,
-    deadlines::Deadlines,
-    endpoint::{Event as Out, relay::earliest},
+    deadlines::{Deadlines, earliest},
+    endpoint::Event as Out,
     peering::{
         Action, EndReason, Event, GateEvent, Outgoing, PeerConn, Peering, PeeringConfig, Role, SendError,
         TransportError, binding,
