@@ -3,6 +3,7 @@
 //! - [`framing`] splits a stream of bytes at 32-bit length prefixes.
 //! - [`control`] is the typed codec of the relay's control messages, which reads and writes without a value tree.
 //! - [`frame`] has the typed, signed frames of peering connections.
+//! - [`rpc`] is the typed codec of RPC messages, version 1: calls, streaming calls, and what belongs to their connection.
 //! - [`Value`] is a tree of values that keeps the order of the wire; [`cbor`], [`cbor::det`] and [`msgpack`] read and
 //!   write it in ordinary CBOR, in the deterministic subset that signed frames use, and in MessagePack.
 //! - [`Encoding`] tells the two encodings apart by a payload's first byte and calls the right one.
@@ -18,6 +19,7 @@ pub mod frame;
 pub mod framing;
 pub mod msgpack;
 mod reader;
+pub mod rpc;
 mod value;
 
 pub use encoding::Encoding;

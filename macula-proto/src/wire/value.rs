@@ -246,13 +246,23 @@ pub(super) fn build<'a, R: Reader<'a>>(
     source: &Bytes,
     limits: &DecodeLimits,
 ) -> Result<Value, DecodeError> {
+    let first = reader.token()?;
+    build_from(first, reader, source, limits)
+}
+
+/// Like [`build`], with the value's first token read already.
+pub(super) fn build_from<'a, R: Reader<'a>>(
+    first: Token<'a>,
+    reader: &mut R,
+    source: &Bytes,
+    limits: &DecodeLimits,
+) -> Result<Value, DecodeError> {
     let mut builder = Builder {
         reader,
         source,
         limits,
         items: limits.items,
     };
-    let first = builder.reader.token()?;
     builder.value(first, limits.depth)
 }
 
