@@ -66,30 +66,24 @@ pub struct Fault {
     /// One word for programs.
     pub code: Bytes,
     /// More about it for people.
-    pub message: Bytes,
+    pub message: Option<Bytes>,
 }
 
 impl Fault {
     /// A fault with copies of these texts.
-    pub fn new(code: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> Self {
+    pub fn new(code: impl AsRef<str>, message: impl AsRef<str>) -> Self {
         Self {
-            code: Bytes::copy_from_slice(code.as_ref()),
-            message: Bytes::copy_from_slice(message.as_ref()),
-        }
-    }
-
-    /// A fault that costs no allocation.
-    pub const fn from_static(code: &'static str, message: &'static str) -> Self {
-        Self {
-            code: Bytes::from_static(code.as_bytes()),
-            message: Bytes::from_static(message.as_bytes()),
+            code: Bytes::copy_from_slice(code.as_ref().as_bytes()),
+            message: Some(Bytes::copy_from_slice(message.as_ref().as_bytes())),
         }
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (code, message) = (self.code.escape_ascii(), self.message.escape_ascii());
-        write!(f, "{code}: {message}")
+        write!(f, "{}", self.code.escape_ascii())?;
+        self.message
+            .as_ref()
+            .map_or(Ok(()), |message| write!(f, ": {}", message.escape_ascii()))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
@@ -401,6 +402,14 @@ pub struct Stats {
 
 /// Faults that a call ends with by itself, or that its owner may want to use.
 impl Fault {
+    /// A fault that costs no allocation.
+    pub const fn from_static(code: &'static str, message: &'static str) -> Self {
+        Self {
+            code: Bytes::from_static(code.as_bytes()),
+            message: Some(Bytes::from_static(message.as_bytes())),
+        }
+    }
+
     /// Code `cancelled`: the owner wants it no more.
     pub const fn cancelled() -> Self {
         Self::from_static("cancelled", "the call was cancelled")
