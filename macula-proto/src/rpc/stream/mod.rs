@@ -505,7 +505,10 @@ impl Stream {
             return;
         }
         match role {
-            EndRole::Both => self.end(Over::PeerClosed, actions),
+            EndRole::Both => {
+                self.owed = Owed::default();
+                self.end(Over::PeerClosed, actions);
+            }
             EndRole::Send if self.flags.peer_ended => self.stats_mut().late += 1,
             EndRole::Send => {
                 self.flags.peer_ended = true;
@@ -519,6 +522,7 @@ impl Stream {
         if self.is_complete() {
             self.stats_mut().late += 1;
         } else {
+            self.owed = Owed::default();
             self.end(Over::Failed(Box::new(fault)), actions);
         }
     }
