@@ -1,0 +1,13 @@
+//! Streaming calls: the machine of one side of a call, and two of them joined within a process.
+//!
+//! A call has two sides, the client that opened it and the server that handles it. Either sends chunks in order, as far as
+//! the call's [`Mode`] lets it, and says when it has no more; the server may settle the call with one terminal reply.
+//!
+//! - [`stream`] is one side of one call, without a wire format or a connection.
+//! - [`pair`] joins two sides within a process.
+
+pub mod pair;
+pub mod stream;
+mod types;
+
+pub use types::{Chunk, EndRole, Fault, Mode, Outcome, StreamId};
