@@ -5,9 +5,16 @@
 //!
 //! - [`stream`] is one side of one call, without a wire format or a connection.
 //! - [`pair`] joins two sides within a process.
+//! - [`session`] is all calls of one link, with messages for the bytes of a connection.
 
 pub mod pair;
+pub mod session;
 pub mod stream;
-mod types;
 
-pub use types::{Chunk, EndRole, Fault, Mode, Outcome, StreamId};
+mod config;
+mod registry;
+
+pub use crate::wire::rpc::{Chunk, EndRole, Fault, Mode, Outcome, StreamId};
+pub use config::{EncodingChoice, RpcConfig, RpcLimits};
+pub use registry::{Kind, Registry};
+pub use stream::{Info, RecvError, ReplyError, Role, SendError};

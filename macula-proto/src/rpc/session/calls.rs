@@ -159,18 +159,15 @@ impl Session {
         }
     }
 
-    pub(super) fn recv_chunk(
-        &mut self,
-        now: Now,
-        call: CallId,
-        actions: &mut Vec<Action>,
-    ) -> Result<Chunk, RecvError> {
+    pub(super) fn recv_chunk(&mut self, now: Now, call: CallId, actions: &mut Vec<Action>) -> Result<Chunk, RecvError> {
         let recv = stream::Event::Recv {
             waiter: POLL,
             until: Some(now.mono),
         };
         // A call that is not known has nothing to give.
-        self.ask(now, call, recv, actions).received.unwrap_or(Err(RecvError::Eof))
+        self.ask(now, call, recv, actions)
+            .received
+            .unwrap_or(Err(RecvError::Eof))
     }
 
     pub(super) fn take_reply(
@@ -234,7 +231,12 @@ impl Session {
         let mut unheard = Vec::new();
         self.drive(now, call, event, &mut unheard);
         // Nobody wants to hear of the call, but what its lane needs is to be done.
-        unheard.retain(|action| matches!(action, Action::Write(_) | Action::Read(_) | Action::Abandon(..) | Action::Stop(..)));
+        unheard.retain(|action| {
+            matches!(
+                action,
+                Action::Write(_) | Action::Read(_) | Action::Abandon(..) | Action::Stop(..)
+            )
+        });
         actions.append(&mut unheard);
         self.release_lane(call, actions);
         self.drop_call(call);
@@ -365,7 +367,7 @@ impl Session {
     }
 
     /// What else the peer sends for this call is of no interest.
-    fn stop_reading(&mut self, lane: Lane, actions: &mut Vec<Action>) {
+    pub(super) fn stop_reading(&mut self, lane: Lane, actions: &mut Vec<Action>) {
         if lane == Lane::SHARED {
             return;
         }
@@ -465,7 +467,13 @@ impl Session {
         shared: &mut Shared,
     ) -> CallId {
         let id = shared.next_call();
-        let machine = Stream::new(stream, Role::Server, mode, self.stream_config(now, None, None), now.mono);
+        let machine = Stream::new(
+            stream,
+            Role::Server,
+            mode,
+            self.stream_config(now, None, None),
+            now.mono,
+        );
         let mut call = Call::new(Body::Stream(Box::new(machine)));
         call.lane = Some(lane);
         self.calls.insert(id, call);
@@ -491,7 +499,9 @@ impl Session {
 
     /// Bytes are of no use for a call that is over; they are for one that is known.
     pub(super) fn deliverable(&self, call: CallId) -> bool {
-        let Some(entry) = self.calls.get(&call) else { return true };
+        let Some(entry) = self.calls.get(&call) else {
+            return true;
+        };
         match &entry.body {
             Body::Stream(machine) => {
                 machine.inbox_has_room() && (entry.inbox == 0 || self.waiting < self.config.limits.waiting)

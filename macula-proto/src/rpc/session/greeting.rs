@@ -41,7 +41,10 @@ pub(super) struct Greeting {
 
 impl Greeting {
     pub(super) fn deadline(&self) -> Option<Instant> {
-        [self.give_up, self.second_try, self.next_ping].into_iter().flatten().min()
+        [self.give_up, self.second_try, self.next_ping]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

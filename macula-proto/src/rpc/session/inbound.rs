@@ -241,14 +241,7 @@ impl Session {
         }
     }
 
-    fn called(
-        &mut self,
-        now: Now,
-        lane: Lane,
-        call: CallMessage,
-        shared: &mut Shared,
-        actions: &mut Vec<Action>,
-    ) {
+    fn called(&mut self, now: Now, lane: Lane, call: CallMessage, shared: &mut Shared, actions: &mut Vec<Action>) {
         let refused = match shared.registry.kind(&call.procedure) {
             _ if self.lane_taken(lane) => {
                 self.stats.stray += 1;
@@ -314,14 +307,7 @@ impl Session {
 
     // ----- ends of lanes -------------------------------------------------------------------------------------------
 
-    pub(super) fn lane_ended(
-        &mut self,
-        now: Now,
-        lane: Lane,
-        end: LaneEnd,
-        shared: &mut Shared,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn lane_ended(&mut self, now: Now, lane: Lane, end: LaneEnd, actions: &mut Vec<Action>) {
         if lane == Lane::SHARED {
             let code = match end {
                 LaneEnd::Finished => Code::CLOSED,
@@ -343,28 +329,25 @@ impl Session {
             }
             LaneEnd::Finished | LaneEnd::Reset(_) => {
                 state.read_over = true;
-                let held = state.held.take();
+                state.held = None;
                 let written = state.out.finish && state.out.is_empty() && !state.out.told;
-                if let Some((call, message)) = held {
-                    // Its room was not there, but it is the last that comes.
-                    self.deliver(now, call, message, actions);
-                }
                 if let Some(call) = call {
-                    self.cut_off(now, call, actions);
+                    self.cut_off(now, call, end == LaneEnd::Finished, actions);
                 }
                 if written {
                     self.lanes.remove(&lane);
                 }
             }
         }
-        let _ = shared;
     }
 
     /// No more can come for a call. If it is not over by what came, it was cut off.
-    fn cut_off(&mut self, now: Now, call: CallId, actions: &mut Vec<Action>) {
+    fn cut_off(&mut self, now: Now, call: CallId, orderly: bool, actions: &mut Vec<Action>) {
         let lost = Fault::from_static("disconnected", "the stream of the call ended");
         self.drive(now, call, stream::Event::CarrierLost(Loss::Connection(lost)), actions);
-        self.lose_unary(call, actions);
-        self.cancel_lost(call, actions);
+        // One who asks has said everything with the first message, and may end its direction behind it.
+        if !(orderly && self.is_asked(call)) {
+            self.lose_unary(call, actions);
+        }
     }
 }

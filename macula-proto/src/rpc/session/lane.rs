@@ -8,8 +8,8 @@ use super::types::CallId;
 use crate::{
     rpc::{Chunk, StreamId},
     wire::{
-        EncodeError, Encoding,
-        rpc::{Decoder, Message, StreamData, encode_data_head_within},
+        Encoding,
+        rpc::{Decoder, EncodeError, Message, StreamData, encode_data_head_within},
     },
 };
 

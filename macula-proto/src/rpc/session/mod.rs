@@ -36,7 +36,7 @@ use crate::{
         stream::{self, Loss},
     },
     wire::{
-        Encoding,
+        DecodeLimits, Encoding,
         rpc::{Decoder, Message},
     },
 };
@@ -71,7 +71,9 @@ pub struct Session {
     /// Bytes that wait to be fetched.
     waiting: usize,
     deadlines: Deadlines<CallId>,
-    /// Which lane is held up since when; the shared one only.
+    /// Lanes that are held up because too much waits to be fetched.
+    starved: VecDeque<Lane>,
+    /// Since when the shared lane is held up.
     stalled: Option<Instant>,
     stats: SessionStats,
     scratch: Vec<stream::Action>,
@@ -104,6 +106,7 @@ impl Session {
             opening: VecDeque::new(),
             waiting: 0,
             deadlines: Deadlines::default(),
+            starved: VecDeque::new(),
             stalled: None,
             stats: SessionStats::default(),
             scratch: Vec::new(),
@@ -123,7 +126,7 @@ impl Session {
         match event {
             Event::Start => self.start(now, actions),
             Event::Received(lane, bytes) => self.received(now, lane, bytes, shared, actions),
-            Event::LaneEnded(lane, end) => self.lane_ended(now, lane, end, shared, actions),
+            Event::LaneEnded(lane, end) => self.lane_ended(now, lane, end, actions),
             Event::LaneOpened(call, lane) => self.lane_opened(now, call, lane, actions),
             Event::LaneOpenFailed(call) => self.lose(now, call, actions),
             Event::LaneArrived(lane) => self.lane_arrived(lane, actions),
@@ -136,7 +139,10 @@ impl Session {
     /// Whether bytes of this lane can be taken now. [`Action::Read`] says when they can again.
     pub fn wants(&self, lane: Lane) -> bool {
         self.phase != Phase::Over
-            && self.lanes.get(&lane).is_some_and(|lane| lane.held.is_none() && !lane.read_over)
+            && self
+                .lanes
+                .get(&lane)
+                .is_some_and(|lane| lane.held.is_none() && !lane.read_over)
     }
 
     /// What waits to be written on a lane, in order. Cut off what was written, and call [`wrote`](Self::wrote).
@@ -185,7 +191,9 @@ impl Session {
         if self.phase == Phase::Over {
             return None;
         }
-        let stall = self.stalled.and_then(|since| since.checked_add(self.config.limits.stall));
+        let stall = self
+            .stalled
+            .and_then(|since| since.checked_add(self.config.limits.stall));
         earliest(earliest(self.deadlines.earliest(), self.greeting.deadline()), stall)
     }
 
@@ -331,7 +339,7 @@ impl Session {
     // ----- inside --------------------------------------------------------------------------------------------------
 
     fn decoder(&self) -> Decoder {
-        Decoder::new(self.config.limits.message)
+        Decoder::new(self.config.limits.message, DecodeLimits::default())
     }
 
     /// Queues a message on a lane; `false` when it cannot be written.
@@ -402,7 +410,10 @@ impl Session {
             self.expire_unary(now, call, actions);
         }
         let limit = self.config.limits.stall;
-        if self.stalled.is_some_and(|since| now.mono.saturating_duration_since(since) >= limit) {
+        if self
+            .stalled
+            .is_some_and(|since| now.mono.saturating_duration_since(since) >= limit)
+        {
             self.unstall(now, shared, actions);
         }
         self.greeting_timeout(now, actions);

@@ -120,8 +120,11 @@ pub struct Incoming {
     pub procedure: Bytes,
     /// The kind that was advertised, which wins over what the caller asked for.
     pub kind: Kind,
-    /// The arguments; where a deployed peer packs them as an encoded term inside a byte string, unpacked.
+    /// The arguments as they came.
     pub args: Value,
+    /// The term that they are the encoding of, if they are a byte string that is one: deployed callers send arguments that way
+    /// unless those are a map or bytes. A guess, for procedures that expect such a term.
+    pub term: Option<Value>,
     /// How long the caller of a unary call waits, if it said so.
     pub timeout: Option<Duration>,
 }

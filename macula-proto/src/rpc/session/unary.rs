@@ -166,18 +166,18 @@ impl Session {
         }
     }
 
+    /// Whether this is a unary call that came in.
+    pub(super) fn is_asked(&self, call: CallId) -> bool {
+        matches!(self.calls.get(&call).map(|call| &call.body), Some(Body::Unary(unary)) if !unary.caller)
+    }
+
     pub(super) fn lose_unary(&mut self, call: CallId, actions: &mut Vec<Action>) {
         let lost = Err(ReplyError::Fault(Fault::disconnected()));
         self.settle_unary(call, lost, actions);
     }
 
     /// Settles a unary call without telling the peer; `false` if it was settled before.
-    fn settle_unary(
-        &mut self,
-        call: CallId,
-        reply: Result<Outcome, ReplyError>,
-        actions: &mut Vec<Action>,
-    ) -> bool {
+    fn settle_unary(&mut self, call: CallId, reply: Result<Outcome, ReplyError>, actions: &mut Vec<Action>) -> bool {
         let Some(entry) = self.calls.get_mut(&call) else {
             return false;
         };
@@ -190,7 +190,9 @@ impl Session {
         let given_up = reply.is_err();
         unary.reply = Some(reply);
         let lane = entry.lane;
-        actions.push(Action::Replied(call));
+        if unary.caller {
+            actions.push(Action::Replied(call));
+        }
         self.over(call, actions);
         // On a stream of its own the peer learns that nobody waits.
         if given_up

@@ -254,6 +254,11 @@ impl Stream {
         self.id
     }
 
+    /// What the chunks in the inbox cost, in bytes: see [`Chunk::cost`].
+    pub fn inbox_bytes(&self) -> usize {
+        self.inbox_bytes
+    }
+
     /// Whether chunks may be handed in: the inbox has room, or takes none anyhow, so that they cost nothing.
     pub fn inbox_has_room(&self) -> bool {
         !self.flags.full
