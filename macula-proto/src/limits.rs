@@ -69,6 +69,8 @@ pub struct Limits {
     pub peering_handshaking: usize,
     /// Accepted peers that may be connected at once. Default 65,536. More are refused.
     pub peers: usize,
+    /// Largest RPC message, in bytes of payload behind the header. Default 16 MiB. A longer one ends the stream of messages.
+    pub rpc_message: u32,
 }
 
 impl Default for Limits {
@@ -101,6 +103,7 @@ impl Default for Limits {
             peering_drain: Duration::from_secs(5),
             peering_handshaking: 1024,
             peers: 65_536,
+            rpc_message: 16 << 20,
         }
     }
 }

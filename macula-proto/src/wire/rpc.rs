@@ -38,7 +38,8 @@
 //! **What is written** is what deployed peers write, in their order of keys: see [`Message::encode`]. A raw chunk comes last
 //! in its message, so that [`encode_data_head`] can write everything before it and the chunk goes out without a copy.
 //!
-//! [`RawMessage::peek`] reads no more than what a router needs.
+//! [`RawMessage::peek`] reads no more than what a router needs; [`signed`] turns the messages of streaming calls into the
+//! signed frames of peering connections and back.
 
 mod decode;
 mod decoder;
@@ -47,6 +48,7 @@ mod error;
 mod kind;
 mod message;
 mod raw;
+pub mod signed;
 
 pub use decoder::Decoder;
 pub use encode::{encode_data_head, encode_data_head_within};
@@ -82,3 +84,6 @@ pub fn unpack_args(args: &Value, encoding: Encoding, limits: &DecodeLimits) -> O
     let term = encoding.decode(args.as_bytes()?, limits).ok()?;
     (term.as_map().is_none() && term.as_bytes().is_none()).then_some(term)
 }
+
+#[cfg(test)]
+mod tests;

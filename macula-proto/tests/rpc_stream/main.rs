@@ -1,5 +1,7 @@
 //! One side of a streaming call, and two of them, without any connection.
 
+mod model;
+mod props;
 mod show;
 mod table;
 mod table_ended;

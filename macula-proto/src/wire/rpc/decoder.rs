@@ -92,6 +92,12 @@ impl Decoder {
         self.partial.len() + self.pieces.iter().map(Bytes::len).sum::<usize>()
     }
 
+    /// Bytes of memory that the start of a message takes.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.partial.capacity()
+    }
+
     /// Takes bytes from the front of `piece` up to the end of the next message; all of them if that is not there.
     fn take(&mut self, piece: &mut Bytes) -> Result<Option<RawMessage>, FrameTooLarge> {
         if self.partial.is_empty()
