@@ -9,6 +9,8 @@
 //! | dialled by a node of [`relay_client`](Endpoint::relay_client) | its session and supervisor | [`Event::Client`]; those of tunnels handed out as [`Event::Quic`] |
 //! | dialled with [`connect_peer`](Endpoint::connect_peer) | its peering machine | [`Event::Peer`] |
 //! | accepted, ALPN `macula`, after [`serve_peers`](Endpoint::serve_peers), first byte 0 | its peering machine | [`Event::Peer`] |
+//! | dialled with [`connect_rpc`](Endpoint::connect_rpc) | its RPC session | [`Event::Rpc`] |
+//! | accepted, ALPN `macula`, after [`serve_rpc`](Endpoint::serve_rpc), first byte 1 | its RPC session | [`Event::Rpc`] |
 //! | all others | nobody | [`Event::Quic`] |
 
 mod address;
@@ -17,6 +19,7 @@ mod client;
 mod lane;
 mod peer;
 mod relay;
+mod rpc;
 mod splice;
 
 use std::{
@@ -31,6 +34,7 @@ use bytes::BytesMut;
 pub use address::{DEFAULT_RELAY_PORT, ParseAddressError, RelayAddress};
 pub use client::{ClientConfigError, ClientEvent, ClientId, RelayClientConfig};
 pub use peer::{PeerEvent, PeerId, PeerInfo, PeerItem, PeerListenConfig, PeerServiceStats};
+pub use rpc::{IncomingCall, RpcEvent, RpcId, RpcInfo, UnknownLink};
 
 use crate::{
     Code, Limits, Now, Rng,
@@ -48,6 +52,7 @@ use crate::{
 use client::ClientRole;
 use peer::PeerRole;
 use relay::RelayRole;
+use rpc::RpcRole;
 
 /// Everything that shares one UDP socket: connections in the hands of the embedding program, and those that a machine
 /// runs.
@@ -60,6 +65,7 @@ pub struct Endpoint {
     rng: Rng,
     relay: Option<RelayRole>,
     peers: PeerRole,
+    rpc: RpcRole,
     clients: BTreeMap<ClientId, Client>,
     next_client: u64,
     /// Which node runs a connection.
@@ -78,7 +84,7 @@ struct Client {
 }
 
 /// An occurrence at an [`Endpoint`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
     /// On a connection that no machine runs, or on a tunnel that a node was given.
@@ -99,6 +105,8 @@ pub enum Event {
         /// What happened.
         event: PeerEvent,
     },
+    /// On a call, or on a link that carries calls.
+    Rpc(RpcEvent),
 }
 
 /// There is no such node at this endpoint (any more).
@@ -131,11 +139,13 @@ impl Endpoint {
 
     fn compose(quic: quic::Endpoint, mut rng: Rng) -> Self {
         let peers = PeerRole::new(rng.fork());
+        let rpc = RpcRole::new(rng.fork());
         Self {
             quic,
             rng,
             relay: None,
             peers,
+            rpc,
             clients: BTreeMap::new(),
             next_client: 0,
             by_conn: HashMap::new(),
@@ -164,6 +174,7 @@ impl Endpoint {
             let _ = self.with_client(client, |role, quic, out| role.handle_timeout(quic, now, out));
         }
         self.with_peers(|peers, quic, out| peers.handle_timeout(quic, now, out));
+        self.with_rpc(|rpc, cx| rpc.handle_timeout(cx, now));
     }
 
     /// Writes the next datagrams; see [`quic::Endpoint::poll_transmit`].
@@ -191,6 +202,9 @@ impl Endpoint {
             if self.with_peers(|peers, quic, out| peers.flush(quic, now, out)) {
                 continue;
             }
+            if self.with_rpc(|rpc, cx| rpc.run(cx, now)) {
+                continue;
+            }
             let moved = self.with_relay(|relay, quic, out| relay.run(quic, now, out));
             if moved != Some(true) {
                 return None;
@@ -206,6 +220,7 @@ impl Endpoint {
         let relay = self.relay.as_ref().and_then(RelayRole::poll_timeout);
         let mut machines = earliest(relay, self.deadlines.earliest());
         machines = earliest(machines, self.peers.poll_timeout());
+        machines = earliest(machines, self.rpc.poll_timeout());
         // A deadline set in the past is served at the next tick, never twice in the same one.
         if let (Some(at), Some(last)) = (machines, self.last_timeout) {
             machines = Some(at.max(last + Duration::from_micros(1)));
@@ -409,8 +424,15 @@ impl Endpoint {
             return None;
         }
         if self.peers.takes(&event) {
-            self.with_peers(|peers, quic, out| peers.on_event(quic, now, event, out));
+            self.at_the_door(now, event);
             return None;
+        }
+        if self.rpc.takes(&event) {
+            self.with_rpc(|rpc, cx| rpc.on_event(cx, now, event));
+            return None;
+        }
+        if let quic::Event::Closed { conn, .. } = event {
+            self.with_rpc(|rpc, cx| rpc.connection_closed(cx, now, conn));
         }
         match self.by_conn.get(&conn).copied() {
             Some(client) => self
@@ -418,6 +440,20 @@ impl Endpoint {
                 .ok()
                 .flatten(),
             None => Some(event),
+        }
+    }
+
+    /// Peering first looks at what comes with ALPN `macula`, and gives back what is not its own.
+    fn at_the_door(&mut self, now: Now, event: quic::Event) {
+        let mut out = Vec::new();
+        self.peers.on_event(&mut self.quic, now, event, &mut out);
+        for event in out {
+            match event {
+                Event::Quic(event) if self.rpc.takes(&event) => {
+                    self.with_rpc(|rpc, cx| rpc.on_event(cx, now, event));
+                }
+                event => self.events.push_back(event),
+            }
         }
     }
 

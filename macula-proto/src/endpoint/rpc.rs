@@ -1,7 +1,7 @@
 //! Streaming RPC of an endpoint: what the embedding program sees of it.
 
 mod carrier;
-mod links;
+mod frames;
 mod local;
 mod role;
 
@@ -9,16 +9,16 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Endpoint, Event, PeerId};
+use super::{Endpoint, Event, PeerId, peer::PeerRole};
 use crate::{
     Code, Now,
     quic::{self, ConnectError, ConnectionHandle, DialConfig, StreamId},
     rpc::{
-        Chunk, EndReason, Fault, Info, Mode, Outcome, RecvError, ReplyError, RpcConfig, SendError,
-        session::{OpenError, PeerHello, SessionStats},
+        Chunk, Fault, Info, Kind, Outcome, RecvError, ReplyError, RpcConfig, SendError,
+        session::{CallId, EndReason, Incoming, OpenError, PeerHello, Request, SessionStats},
     },
-    wire::Value,
 };
+pub(super) use frames::is_rpc;
 pub(super) use role::RpcRole;
 
 /// Names an RPC link of an endpoint: a connection, a tunnel or a peering connection that carries calls, or the process
@@ -36,56 +36,14 @@ impl RpcId {
     }
 }
 
-/// Names one side of a call of an endpoint, streaming or unary. Never used for a second one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(pub(super) u64);
-
-impl CallId {
-    /// The number of the call, over all links, from 0.
-    pub fn get(self) -> u64 {
-        self.0
-    }
-}
-
-/// What a procedure is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A streaming call in this mode.
-    Stream(Mode),
-    /// One request, one reply.
-    Unary,
-}
-
-/// What is asked for with a call.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Request {
-    /// The procedure's name, 1 to 1,024 bytes. Deployed callers use five segments between `/`, the last ending in `_vN`.
-    pub procedure: Bytes,
-    /// What kind of call.
-    pub kind: Kind,
-    /// The arguments.
-    pub args: Value,
-    /// After this time the call is aborted with the code `timeout`, whatever its state. `None`: never; for unary calls, the
-    /// link's [`call_timeout`](RpcConfig::call_timeout).
-    pub deadline: Option<Duration>,
-    /// After this time without a chunk in either direction the call is aborted with the code `timeout`.
-    pub idle: Option<Duration>,
-}
-
 /// A call that a peer has made, for the program that advertised its procedure.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct IncomingCall {
-    /// The call, to be answered.
-    pub call: CallId,
     /// The link on which it came.
     pub link: RpcId,
-    /// The procedure.
-    pub procedure: Bytes,
-    /// The kind that was advertised, which wins over what the caller asked for.
-    pub kind: Kind,
-    /// The arguments; where a deployed peer packs them as an encoded term inside a byte string, unpacked.
-    pub args: Value,
+    /// What is asked, and of what.
+    pub incoming: Incoming,
 }
 
 /// An occurrence of RPC. There are few for each call, however many chunks come: those are fetched.
@@ -178,7 +136,7 @@ impl Endpoint {
         config: RpcConfig,
     ) -> Result<RpcId, ConnectError> {
         let conn = self.quic.connect(now, dial, remote, server_name)?;
-        Ok(self.with_rpc(|rpc, cx| rpc.dialled(cx, now, conn, remote, config)))
+        Ok(self.rpc.dialled(conn, remote, config))
     }
 
     /// Runs a link on a tunnel that a node was given ([`ClientEvent::Opened`](super::ClientEvent::Opened) or
@@ -236,8 +194,8 @@ impl Endpoint {
     /// Sends a chunk on a streaming call.
     ///
     /// # Errors
-    /// [`SendError`]: the chunk was not taken. After [`SendError::WouldBlock`], [`RpcEvent::SendReady`] tells when there is room.
-    pub fn call_send(&mut self, now: Now, call: CallId, chunk: Chunk) -> Result<(), SendError> {
+    /// [`SendError`], with the chunk, which was not taken. After [`SendError::WouldBlock`], [`RpcEvent::SendReady`] tells when there is room.
+    pub fn call_send(&mut self, now: Now, call: CallId, chunk: Chunk) -> Result<(), (SendError, Chunk)> {
         self.with_rpc(|rpc, cx| rpc.send(cx, now, call, chunk))
     }
 
@@ -302,5 +260,30 @@ impl Endpoint {
     /// A link at this moment; `None` when it is over.
     pub fn rpc_info(&self, link: RpcId) -> Option<RpcInfo> {
         self.rpc.info(link)
+    }
+
+    pub(super) fn with_rpc<T>(&mut self, run: impl FnOnce(&mut RpcRole, &mut Cx<'_>) -> T) -> T {
+        let mut cx = Cx {
+            quic: &mut self.quic,
+            peers: &mut self.peers,
+            out: Vec::new(),
+        };
+        let result = run(&mut self.rpc, &mut cx);
+        let out = cx.out;
+        self.events.extend(out);
+        result
+    }
+}
+
+/// What links are run on.
+pub(super) struct Cx<'a> {
+    quic: &'a mut quic::Endpoint,
+    peers: &'a mut PeerRole,
+    out: Vec<Event>,
+}
+
+impl Cx<'_> {
+    fn tell(&mut self, event: RpcEvent) {
+        self.out.push(Event::Rpc(event));
     }
 }

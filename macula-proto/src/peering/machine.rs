@@ -197,6 +197,11 @@ impl Peering {
         self.role
     }
 
+    /// Who this node is.
+    pub fn node_id(&self) -> crate::identity::NodeId {
+        self.config.identity.node_id()
+    }
+
     /// The peer, once the handshake is complete.
     pub fn peer(&self) -> Option<crate::identity::NodeId> {
         self.peer.as_ref().map(PublicKey::node_id)

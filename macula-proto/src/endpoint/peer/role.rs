@@ -15,10 +15,11 @@ use super::{
 use crate::{
     Code, Now, Rng,
     deadlines::{Deadlines, earliest},
-    endpoint::Event as Out,
+    endpoint::{Event as Out, rpc::is_rpc},
+    identity::NodeId,
     peering::{
-        Action, EndReason, Event, GateEvent, Outgoing, PeerConn, Peering, PeeringConfig, Role, SendError,
-        TransportError, binding,
+        Action, EndReason, Event, GateEvent, Outgoing, PeerConn, Peering, PeeringConfig, Received, Role, SendError,
+        TransportError, Verdict, binding,
     },
     quic::{self, CloseReason, ConnectionHandle, Dir, OpenError, ReadError, Side, StreamId, WriteError, alpn},
     wire::frame::Text,
@@ -46,6 +47,8 @@ pub(in crate::endpoint) struct PeerRole {
     /// Whose bytes have left, and since when.
     flushed: Vec<PeerId>,
     flushed_at: Option<Instant>,
+    /// Whose link has something to do.
+    rpc_news: VecDeque<PeerId>,
 }
 
 /// What a connection is to this role.
@@ -74,6 +77,8 @@ struct Peer {
     tell_flushed: bool,
     inbox: VecDeque<PeerItem>,
     inbox_bytes: usize,
+    /// Frames for its link, if it has one.
+    rpc: Option<VecDeque<Box<Received>>>,
     /// The user knows of it.
     known: bool,
     /// The user wants to hear no more of it.
@@ -97,6 +102,7 @@ impl PeerRole {
             unflushed: Vec::new(),
             flushed: Vec::new(),
             flushed_at: None,
+            rpc_news: VecDeque::new(),
         }
     }
 
@@ -203,7 +209,7 @@ impl PeerRole {
         peer
     }
 
-    pub(super) fn send(
+    pub(in crate::endpoint) fn send(
         &mut self,
         quic: &mut quic::Endpoint,
         now: Now,
@@ -276,6 +282,64 @@ impl PeerRole {
         })
     }
 
+    // ----- for its link --------------------------------------------------------------------------------------------
+
+    /// From now on frames of calls that the peer signed are set aside. Answers who this node is; `None` if the handshake is not
+    /// complete or it is over.
+    pub(in crate::endpoint) fn attach_rpc(&mut self, peer: PeerId) -> Option<NodeId> {
+        let entry = self.peers.get_mut(&peer)?;
+        entry.machine.peer()?;
+        if entry.ended || entry.rpc.is_some() {
+            return None;
+        }
+        let mut aside = VecDeque::new();
+        let mut rest = VecDeque::new();
+        for item in std::mem::take(&mut entry.inbox) {
+            match item {
+                PeerItem::Frame(frame) if of_link(&frame) => aside.push_back(frame),
+                item => rest.push_back(item),
+            }
+        }
+        entry.inbox = rest;
+        entry.rpc = Some(aside);
+        Some(entry.machine.node_id())
+    }
+
+    pub(in crate::endpoint) fn detach_rpc(&mut self, peer: PeerId) {
+        if let Some(entry) = self.peers.get_mut(&peer)
+            && let Some(aside) = entry.rpc.take()
+        {
+            let bytes: usize = aside.iter().map(|frame| frame_cost(frame)).sum();
+            entry.inbox_bytes = entry.inbox_bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// Whose link has something to do.
+    pub(in crate::endpoint) fn next_rpc_news(&mut self) -> Option<PeerId> {
+        self.rpc_news.pop_front()
+    }
+
+    pub(in crate::endpoint) fn is_connected(&self, peer: PeerId) -> bool {
+        self.peers.get(&peer).is_some_and(|entry| !entry.ended)
+    }
+
+    /// The next frame that was set aside.
+    pub(in crate::endpoint) fn take_rpc(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        now: Now,
+        peer: PeerId,
+        out: &mut Vec<Out>,
+    ) -> Option<Box<Received>> {
+        if self.peers.get(&peer)?.rpc.as_ref()?.is_empty() {
+            self.read(quic, now, peer, false, out);
+        }
+        let entry = self.peers.get_mut(&peer)?;
+        let frame = entry.rpc.as_mut()?.pop_front()?;
+        entry.inbox_bytes = entry.inbox_bytes.saturating_sub(frame_cost(&frame));
+        Some(frame)
+    }
+
     // ----- a peer's connection -------------------------------------------------------------------------------------
 
     pub(super) fn add(&mut self, machine: Peering, conn: ConnectionHandle, remote: SocketAddr) -> PeerId {
@@ -296,6 +360,7 @@ impl PeerRole {
             tell_flushed: false,
             inbox: VecDeque::new(),
             inbox_bytes: 0,
+            rpc: None,
             known: role == Role::Dialler,
             forgotten: false,
             told: false,
@@ -493,10 +558,13 @@ impl PeerRole {
             }
             Action::Frame(frame) => self.deliver(peer, PeerItem::Frame(frame), out),
             Action::Goodbye { reason, detail } => self.deliver(peer, PeerItem::Goodbye { reason, detail }, out),
-            Action::SendReady if !entry.forgotten => out.push(Out::Peer {
-                peer,
-                event: PeerEvent::SendReady,
-            }),
+            Action::SendReady if !entry.forgotten => {
+                if entry.rpc.is_some() {
+                    self.rpc_news.push_back(peer);
+                }
+                let event = PeerEvent::SendReady;
+                out.push(Out::Peer { peer, event });
+            }
             Action::SendReady => {}
             Action::CloseConnection { code, reason } => {
                 if let Ok(mut connection) = quic.connection(entry.conn) {
@@ -512,6 +580,17 @@ impl PeerRole {
         if entry.forgotten {
             return;
         }
+        let item = match (item, &mut entry.rpc) {
+            (PeerItem::Frame(frame), Some(aside)) if of_link(&frame) => {
+                entry.inbox_bytes = entry.inbox_bytes.saturating_add(frame_cost(&frame));
+                if aside.is_empty() {
+                    self.rpc_news.push_back(peer);
+                }
+                aside.push_back(frame);
+                return;
+            }
+            (item, _) => item,
+        };
         entry.inbox_bytes = entry.inbox_bytes.saturating_add(cost(&item));
         entry.inbox.push_back(item);
         if !entry.told {
@@ -525,6 +604,9 @@ impl PeerRole {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         entry.ended = true;
         entry.pending = Bytes::new();
+        if entry.rpc.is_some() {
+            self.rpc_news.push_back(peer);
+        }
         let (role, hidden) = (entry.role, !entry.known || entry.forgotten);
         if role == Role::Acceptor {
             self.gate(GateEvent::Gone(PeerConn(peer.0)));
@@ -592,9 +674,18 @@ pub(super) fn exporter(quic: &mut quic::Endpoint, conn: ConnectionHandle) -> Opt
 
 fn cost(item: &PeerItem) -> usize {
     match item {
-        PeerItem::Frame(frame) => frame.decoded.raw.wire_length().saturating_add(FRAME_COST),
+        PeerItem::Frame(frame) => frame_cost(frame),
         PeerItem::Goodbye { .. } | PeerItem::Ended { .. } => FRAME_COST,
     }
+}
+
+fn frame_cost(frame: &Received) -> usize {
+    frame.decoded.raw.wire_length().saturating_add(FRAME_COST)
+}
+
+/// Whether a frame is for the link of its connection: one of a call, and the peer's own.
+fn of_link(frame: &Received) -> bool {
+    frame.verdict == Verdict::Verified && is_rpc(&frame.decoded.frame.body)
 }
 
 fn transport_error(reason: &CloseReason) -> TransportError {

@@ -234,7 +234,7 @@ impl Session {
         unheard.retain(|action| {
             matches!(
                 action,
-                Action::Write(_) | Action::Read(_) | Action::Abandon(..) | Action::Stop(..)
+                Action::Write(_) | Action::Read(_) | Action::Abandon(..) | Action::Stop(..) | Action::Release(_)
             )
         });
         actions.append(&mut unheard);
@@ -380,9 +380,9 @@ impl Session {
     }
 
     /// All of a lane was written, up to its end.
-    pub(super) fn finished_writing(&mut self, lane: Lane) {
+    pub(super) fn finished_writing(&mut self, lane: Lane, actions: &mut Vec<Action>) {
         if self.lanes.get(&lane).is_some_and(|state| state.read_over) {
-            self.lanes.remove(&lane);
+            self.remove_lane(lane, actions);
         }
     }
 

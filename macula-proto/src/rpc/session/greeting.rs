@@ -165,7 +165,11 @@ impl Session {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.mono);
         if due(self.greeting.give_up) {
             self.greeting.give_up = None;
-            actions.push(Action::Close(Code::TIMEOUT, "no greeting"));
+            actions.push(Action::Close {
+                code: Code::TIMEOUT,
+                reason: "no greeting",
+                linger: false,
+            });
             return self.end(now, EndReason::HandshakeTimeout, actions);
         }
         if due(self.greeting.second_try) {
@@ -185,7 +189,11 @@ impl Session {
             return;
         }
         if self.greeting.unanswered >= UNANSWERED {
-            actions.push(Action::Close(Code::TIMEOUT, "no answer"));
+            actions.push(Action::Close {
+                code: Code::TIMEOUT,
+                reason: "no answer",
+                linger: false,
+            });
             return self.end(now, EndReason::Unresponsive, actions);
         }
         self.greeting.unanswered += 1;

@@ -160,7 +160,11 @@ impl Session {
             Message::Pong { timestamp, .. } => self.ponged(now, timestamp, actions),
             Message::Connect(connect) => self.connected(now, connect, actions),
             Message::Disconnect { reason, .. } => {
-                actions.push(Action::Close(Code::CLOSED, "bye"));
+                actions.push(Action::Close {
+                    code: Code::CLOSED,
+                    reason: "bye",
+                    linger: false,
+                });
                 self.end(now, EndReason::Disconnected(reason.unwrap_or_default()), actions);
             }
             _ => self.stats.ignored += 1,
@@ -313,7 +317,11 @@ impl Session {
                 LaneEnd::Finished => Code::CLOSED,
                 LaneEnd::Reset(code) | LaneEnd::Stopped(code) => code,
             };
-            actions.push(Action::Close(Code::CLOSED, "bye"));
+            actions.push(Action::Close {
+                code: Code::CLOSED,
+                reason: "bye",
+                linger: false,
+            });
             return self.end(now, EndReason::PeerClosed(code), actions);
         }
         let Some(state) = self.lanes.get_mut(&lane) else { return };
@@ -324,7 +332,7 @@ impl Session {
                 state.out.clear();
                 state.out.finish = true;
                 if state.read_over {
-                    self.lanes.remove(&lane);
+                    self.remove_lane(lane, actions);
                 }
             }
             LaneEnd::Finished | LaneEnd::Reset(_) => {
@@ -335,7 +343,7 @@ impl Session {
                     self.cut_off(now, call, end == LaneEnd::Finished, actions);
                 }
                 if written {
-                    self.lanes.remove(&lane);
+                    self.remove_lane(lane, actions);
                 }
             }
         }

@@ -163,7 +163,7 @@ impl Session {
         let finish = state.out.is_empty() && state.out.finish;
         self.room(now, lane, actions);
         if finish {
-            self.finished_writing(lane);
+            self.finished_writing(lane, actions);
         }
         finish
     }
@@ -183,6 +183,21 @@ impl Session {
     pub fn unsent_frame(&mut self, message: Message) {
         if let Some(state) = self.lanes.get_mut(&Lane::SHARED) {
             state.out.unshift_frame(message);
+        }
+    }
+
+    /// A message of [`Medium::Frames`] cannot be written: its call is given up.
+    pub fn unsendable(&mut self, now: Now, message: &Message, actions: &mut Vec<Action>) {
+        let fault = Fault::from_static("bad_value", "a value of the call cannot be sent in a signed frame");
+        let call = match message {
+            Message::Call(call) => self.by_call.get(&call.call_id).copied(),
+            message => message.stream().and_then(|stream| self.by_stream.get(&stream).copied()),
+        };
+        if let Message::Reply(reply) = message {
+            let call_id = reply.call_id.clone();
+            self.send_reply(Lane::SHARED, call_id, Outcome::Err(fault), None, actions);
+        } else if let Some(call) = call {
+            self.abort_call(now, call, fault, actions);
         }
     }
 
@@ -332,11 +347,22 @@ impl Session {
             };
             self.write(Lane::SHARED, farewell, actions);
         }
-        actions.push(Action::Close(code, "closed"));
+        actions.push(Action::Close {
+            code,
+            reason: "closed",
+            linger: true,
+        });
         self.end(now, EndReason::Closed, actions);
     }
 
     // ----- inside --------------------------------------------------------------------------------------------------
+
+    /// A lane is over both ways.
+    fn remove_lane(&mut self, lane: Lane, actions: &mut Vec<Action>) {
+        if self.lanes.remove(&lane).is_some() {
+            actions.push(Action::Release(lane));
+        }
+    }
 
     fn decoder(&self) -> Decoder {
         Decoder::new(self.config.limits.message, DecodeLimits::default())
@@ -370,7 +396,11 @@ impl Session {
 
     /// The peer broke the protocol.
     fn fail(&mut self, now: Now, why: String, actions: &mut Vec<Action>) {
-        actions.push(Action::Close(Code::PROTOCOL, "protocol"));
+        actions.push(Action::Close {
+            code: Code::PROTOCOL,
+            reason: "protocol",
+            linger: false,
+        });
         self.end(now, EndReason::Protocol(why), actions);
     }
 

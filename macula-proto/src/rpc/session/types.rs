@@ -175,6 +175,8 @@ pub enum Action {
     Stop(Lane, Code),
     /// Nothing more is wanted of this lane in either direction: reset what is not finished, and forget it.
     Abandon(Lane, Code),
+    /// A lane is over in both directions, and is not known here any more.
+    Release(Lane),
     /// Calls can be made.
     Up(Box<PeerHello>),
     /// A peer has made a call.
@@ -189,8 +191,15 @@ pub enum Action {
     Finished(CallId),
     /// A pong has come.
     Pong(Duration),
-    /// The carrier shall be closed, when what was written has left.
-    Close(Code, &'static str),
+    /// The carrier shall be closed.
+    Close {
+        /// With this code.
+        code: Code,
+        /// With this reason.
+        reason: &'static str,
+        /// Whether what was written shall reach the peer first, if that takes no longer than a moment.
+        linger: bool,
+    },
     /// It is over. The last action, once.
     Ended(EndReason),
 }

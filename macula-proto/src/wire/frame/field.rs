@@ -22,6 +22,11 @@ impl Text {
         Self(Bytes::from_static(text.as_bytes()))
     }
 
+    /// The bytes, without a copy.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
