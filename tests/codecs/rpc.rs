@@ -338,13 +338,19 @@ fn a_message_of_every_type_is_lost_with_any_of_its_bytes() {
 
 #[test]
 fn bombs_are_defused_quickly() {
-    const SIZE: usize = 4 << 20;
-    for kind in Kind::ALL {
+    const SIZE: usize = 1 << 20;
+    for kind in [
+        Kind::Connect,
+        Kind::Disconnect,
+        Kind::Call,
+        Kind::StreamOpen,
+        Kind::StreamData,
+    ] {
         for (head, bomb) in [
             (&b"\xA2\x44args"[..], [0x81, 0x9F, 0xA1, 0xBF, 0xC1, 0x01]),
             (b"\xBF\x41x", [0x81, 0x9F, 0xA1, 0xBF, 0xC1, 0x41]),
             (b"\x82\xC4\x04args", [0x91, 0x81, 0x82, 0x92, 0x9F, 0xC0]),
-            (b"\xDF\x00\x1F\xFF\xFF", [0x91, 0x81, 0x82, 0x00, 0xC0, 0xA0]),
+            (b"\xDF\x00\x07\xFF\xFF", [0x91, 0x81, 0x82, 0x00, 0xC0, 0xA0]),
         ] {
             for byte in bomb {
                 let bytes = framed(kind.as_u8(), &[head, &vec![byte; SIZE]].concat());
@@ -353,7 +359,7 @@ fn bombs_are_defused_quickly() {
                 assert!(message.decode(&LIMITS).is_err(), "{kind} {byte:#x}");
                 let _ = message.peek(&LIMITS);
                 let took = began.elapsed();
-                assert!(took < Duration::from_secs(2), "{kind} {byte:#x} took {took:?}");
+                assert!(took < Duration::from_secs(1), "{kind} {byte:#x} took {took:?}");
             }
         }
     }
