@@ -308,8 +308,7 @@ impl Stream {
             let message = format!("chunk {seq} came where {} was due", self.seq_in);
             return self.abort(Fault::new("bad_seq", message), actions);
         }
-        let against_mode = !self.role.other().may_send(self.mode);
-        if !against_mode && self.inbox_bytes >= self.inbox_limit {
+        if self.inbox_bytes >= self.inbox_limit {
             return self.abort(
                 Fault::from_static("limit", "more chunks than the receiver has room for"),
                 actions,
@@ -317,7 +316,7 @@ impl Stream {
         }
         self.seq_in = seq.wrapping_add(1);
         self.touch(now);
-        if against_mode {
+        if !self.role.other().may_send(self.mode) {
             self.stats_mut().against_mode += 1;
             return;
         }
