@@ -251,6 +251,7 @@ pub(crate) fn listen(world: &mut World) -> usize {
     let tls = ServerTls::new(credentials).alpn([alpn::MACULA]);
     let mut listen = ListenConfig::new(tls.build(endpoint.quic().clock()).unwrap());
     listen.transport = transport();
+    listen.transport.max_bidi_streams = 16_384;
     endpoint.quic().listen(listen).unwrap();
     host
 }
