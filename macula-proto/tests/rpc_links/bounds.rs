@@ -37,7 +37,11 @@ fn a_call_that_is_never_read_does_not_disturb_others() {
             let now = ends.world.now;
             if ends.world.hosts[s].endpoint.call_send(now, filler, raw(&data)).is_err() {
                 ends.world.run_for(Duration::from_millis(100));
-                if ends.world.hosts[s].endpoint.call_send(ends.world.now, filler, raw(&data)).is_err() {
+                if ends.world.hosts[s]
+                    .endpoint
+                    .call_send(ends.world.now, filler, raw(&data))
+                    .is_err()
+                {
                     break;
                 }
             }
@@ -66,7 +70,9 @@ fn a_call_that_is_never_read_does_not_disturb_others() {
 
 #[test]
 fn a_call_that_holds_up_others_for_too_long_is_aborted() {
-    let mut ends = Ends::with(Carrier::SharedMsgpack, |config| config.limits.stall = Duration::from_secs(3));
+    let mut ends = Ends::with(Carrier::SharedMsgpack, |config| {
+        config.limits.stall = Duration::from_secs(3)
+    });
     let (c, s) = (ends.client, ends.server);
     let (unread, filler) = ends.call("count", Mode::ServerStream);
     let (client, server) = ends.call("echo", Mode::Bidi);
@@ -79,7 +85,11 @@ fn a_call_that_holds_up_others_for_too_long_is_aborted() {
     }
     let before = ends.world.now.mono;
     ends.send(s, server, raw(b"behind it"));
-    assert_eq!(ends.raw(c, client), b"behind it", "held up for a while, and not for ever");
+    assert_eq!(
+        ends.raw(c, client),
+        b"behind it",
+        "held up for a while, and not for ever"
+    );
     let waited = ends.world.now.mono - before;
     assert!(waited <= Duration::from_secs(4), "{waited:?}");
     assert_eq!(info(&ends, c).stats.stalled, 1);
@@ -98,7 +108,11 @@ fn ten_thousand_calls_at_once_on_one_connection() {
         const CALLS: usize = 10_000;
         let mut ends = Ends::new(carrier);
         let (c, s) = (ends.client, ends.server);
-        let kinds = [("echo", Mode::Bidi), ("count", Mode::ServerStream), ("sum", Mode::ClientStream)];
+        let kinds = [
+            ("echo", Mode::Bidi),
+            ("count", Mode::ServerStream),
+            ("sum", Mode::ClientStream),
+        ];
         let mut calls: Vec<CallId> = Vec::new();
         for number in 0..CALLS {
             let (procedure, mode) = kinds[number % kinds.len()];
@@ -134,7 +148,11 @@ fn ten_thousand_calls_at_once_on_one_connection() {
         for number in (0..CALLS).rev() {
             let client = calls[number];
             if number % 3 != 2 {
-                assert_eq!(ends.recv(c, client), Ok(Chunk::Term((number as u64).into())), "{carrier:?}");
+                assert_eq!(
+                    ends.recv(c, client),
+                    Ok(Chunk::Term((number as u64).into())),
+                    "{carrier:?}"
+                );
             }
             assert_eq!(ends.reply(c, client), Ok(Outcome::Ok((number as u64).into())));
             ends.forget(c, client);
@@ -150,7 +168,9 @@ fn more_calls_than_allowed_are_refused_by_name() {
             config.limits.calls = if config.node_id == [2; 32] { 3 } else { 100 };
         });
         let c = ends.client;
-        let calls: Vec<CallId> = (0..4).map(|_| ends.open("echo", Kind::Stream(Mode::Bidi), Value::Null)).collect();
+        let calls: Vec<CallId> = (0..4)
+            .map(|_| ends.open("echo", Kind::Stream(Mode::Bidi), Value::Null))
+            .collect();
         for _ in 0..3 {
             ends.incoming();
         }
@@ -199,5 +219,8 @@ fn a_peer_that_never_answers_is_given_up() {
     });
     assert_eq!(reason, macula_proto::rpc::session::EndReason::HandshakeTimeout);
     let waited = world.now.mono - before;
-    assert!(waited >= Duration::from_secs(10) && waited < Duration::from_secs(11), "{waited:?}");
+    assert!(
+        waited >= Duration::from_secs(10) && waited < Duration::from_secs(11),
+        "{waited:?}"
+    );
 }

@@ -299,7 +299,9 @@ fn signed(near: RpcConfig, far: RpcConfig) -> Ends {
     let peering = |number| PeeringConfig::new(Arc::new(Identity::from_seed(&[number; 32])));
     let mut world = World::new();
     let server = listen(&mut world);
-    world.hosts[server].endpoint.serve_peers(PeerListenConfig::new(peering(2)));
+    world.hosts[server]
+        .endpoint
+        .serve_peers(PeerListenConfig::new(peering(2)));
     let client = world.add(Limits::default());
     let dial = dial_config(&mut world, client);
     let (now, remote) = (world.now, world.hosts[server].address);

@@ -36,7 +36,10 @@ fn a_bidirectional_call_echoes_and_replies() {
         ends.finish(c, client);
         assert_eq!(ends.recv(s, server), Err(RecvError::Eof), "{carrier:?}");
         assert!(ends.set_reply(s, server, Outcome::Ok(Value::from(3u64))));
-        assert!(!ends.set_reply(s, server, Outcome::Ok(Value::from(4u64))), "the first counts");
+        assert!(
+            !ends.set_reply(s, server, Outcome::Ok(Value::from(4u64))),
+            "the first counts"
+        );
         assert_eq!(ends.reply(c, client), Ok(Outcome::Ok(Value::from(3u64))), "{carrier:?}");
         ends.finish(s, server);
         assert_eq!(ends.recv(c, client), Err(RecvError::Eof), "{carrier:?}");
@@ -56,7 +59,10 @@ fn a_server_stream_goes_one_way() {
         let args = Value::Map(vec![(Value::text("n"), Value::from(100u64))]);
         let client = ends.open("count", Kind::Stream(Mode::ServerStream), args.clone());
         let incoming = ends.incoming().incoming;
-        assert_eq!((&incoming.args, incoming.kind), (&args, Kind::Stream(Mode::ServerStream)));
+        assert_eq!(
+            (&incoming.args, incoming.kind),
+            (&args, Kind::Stream(Mode::ServerStream))
+        );
         let now = ends.world.now;
         let refused = ends.world.hosts[c].endpoint.call_send(now, client, raw(b"no"));
         assert_eq!(refused.unwrap_err().0.name(), "wrong_mode", "{carrier:?}");
@@ -65,7 +71,11 @@ fn a_server_stream_goes_one_way() {
         }
         ends.close(s, incoming.call);
         for number in 1..=100u64 {
-            assert_eq!(ends.recv(c, client), Ok(Chunk::Term(Value::from(number))), "{carrier:?}");
+            assert_eq!(
+                ends.recv(c, client),
+                Ok(Chunk::Term(Value::from(number))),
+                "{carrier:?}"
+            );
         }
         assert_eq!(ends.recv(c, client), Err(RecvError::Eof));
         assert_eq!(ends.reply(c, client), Err(ReplyError::PeerClosed), "{carrier:?}");
@@ -94,7 +104,11 @@ fn a_client_stream_ends_with_a_reply() {
         assert_eq!(refused.unwrap_err().0.name(), "wrong_mode");
         ends.set_reply(s, server, Outcome::Ok(Value::from(sum)));
         ends.close(s, server);
-        assert_eq!(ends.reply(c, client), Ok(Outcome::Ok(Value::from(expected))), "{carrier:?}");
+        assert_eq!(
+            ends.reply(c, client),
+            Ok(Outcome::Ok(Value::from(expected))),
+            "{carrier:?}"
+        );
     }
 }
 
@@ -105,7 +119,10 @@ fn a_unary_call_is_answered_once() {
         let (c, s) = (ends.client, ends.server);
         let client = ends.open("add", Kind::Unary, Value::Array(vec![1u64.into(), 2u64.into()]));
         let incoming = ends.incoming().incoming;
-        assert_eq!((incoming.kind, incoming.procedure.as_ref()), (Kind::Unary, b"add".as_slice()));
+        assert_eq!(
+            (incoming.kind, incoming.procedure.as_ref()),
+            (Kind::Unary, b"add".as_slice())
+        );
         assert!(ends.set_reply(s, incoming.call, Outcome::Ok(3u64.into())));
         assert!(!ends.set_reply(s, incoming.call, Outcome::Ok(4u64.into())));
         assert_eq!(ends.reply(c, client), Ok(Outcome::Ok(3u64.into())), "{carrier:?}");
@@ -114,7 +131,11 @@ fn a_unary_call_is_answered_once() {
 
         let client = ends.open("add", Kind::Unary, Value::Null);
         let server = ends.incoming().incoming.call;
-        ends.set_reply(s, server, Outcome::Err(Fault::new("bad_args", "two numbers are wanted")));
+        ends.set_reply(
+            s,
+            server,
+            Outcome::Err(Fault::new("bad_args", "two numbers are wanted")),
+        );
         let Ok(Outcome::Err(fault)) = ends.reply(c, client) else {
             panic!("an error");
         };
@@ -131,7 +152,11 @@ fn what_nobody_offers_is_not_found() {
         let Err(RecvError::Fault(fault)) = ends.recv(c, client) else {
             panic!("a fault");
         };
-        assert_eq!(fault, Fault::new("not_found", "procedure not advertised"), "{carrier:?}");
+        assert_eq!(
+            fault,
+            Fault::new("not_found", "procedure not advertised"),
+            "{carrier:?}"
+        );
         let Err(ReplyError::Fault(fault)) = ends.reply(c, client) else {
             panic!("a fault");
         };
@@ -161,7 +186,11 @@ fn either_side_can_abort_and_the_other_learns_why() {
             let fault = Fault::new("no_more", "there is no more of it");
             let now = ends.world.now;
             ends.world.hosts[one.0].endpoint.call_abort(now, one.1, fault.clone());
-            assert_eq!(ends.recv(other.0, other.1), Err(RecvError::Fault(fault.clone())), "{carrier:?}");
+            assert_eq!(
+                ends.recv(other.0, other.1),
+                Err(RecvError::Fault(fault.clone())),
+                "{carrier:?}"
+            );
             assert_eq!(ends.recv(one.0, one.1), Err(RecvError::Fault(fault)), "{carrier:?}");
             ends.finished(one.0, one.1);
             ends.finished(other.0, other.1);
@@ -222,11 +251,18 @@ fn a_reader_that_stops_holds_the_sender_back_and_loses_nothing() {
             match ends.world.hosts[c].endpoint.call_send(now, client, raw(&data)) {
                 Ok(()) => sent += 1,
                 Err((error, _)) => {
-                    assert!(matches!(error.name(), "would_block" | "no_peer"), "{carrier:?}: {error}");
+                    assert!(
+                        matches!(error.name(), "would_block" | "no_peer"),
+                        "{carrier:?}: {error}"
+                    );
                     let before = now;
                     ends.world.run_for(Duration::from_secs(1));
                     let data = raw(&data);
-                    if ends.world.hosts[c].endpoint.call_send(ends.world.now, client, data).is_err() {
+                    if ends.world.hosts[c]
+                        .endpoint
+                        .call_send(ends.world.now, client, data)
+                        .is_err()
+                    {
                         assert!(before < ends.world.now);
                         break;
                     }
@@ -294,7 +330,11 @@ fn a_lost_carrier_ends_every_call_once() {
         ends.world.run_for(Duration::from_millis(100));
         ends.world.hosts[c].alive = false;
         ends.world.run_for(Duration::from_secs(600));
-        let reason = if carrier == Carrier::Tunnel { None } else { Some(ends.down(s)) };
+        let reason = if carrier == Carrier::Tunnel {
+            None
+        } else {
+            Some(ends.down(s))
+        };
         assert!(!matches!(reason, Some(EndReason::Closed)), "{carrier:?}");
         assert_eq!(ends.raw(s, server), b"last words", "what had arrived is not lost");
         let Err(RecvError::Fault(fault)) = ends.recv(s, server) else {
@@ -304,7 +344,10 @@ fn a_lost_carrier_ends_every_call_once() {
         ends.finished(s, server);
         ends.finished(s, asked);
         let again = ends.world.hosts[s].events.iter().any(|event| {
-            matches!(event, macula_proto::Event::Rpc(macula_proto::endpoint::RpcEvent::Finished(_)))
+            matches!(
+                event,
+                macula_proto::Event::Rpc(macula_proto::endpoint::RpcEvent::Finished(_))
+            )
         });
         assert!(!again, "once for each");
         let _ = unary;
@@ -324,7 +367,11 @@ fn closing_a_link_ends_its_calls_on_both_sides() {
         if carrier != Carrier::Signed {
             // A peering connection goes on: the calls of a link that was let go end when it does.
             let reason = ends.down(s);
-            assert_eq!(reason, EndReason::Disconnected(Bytes::from_static(b"normal")), "{carrier:?}");
+            assert_eq!(
+                reason,
+                EndReason::Disconnected(Bytes::from_static(b"normal")),
+                "{carrier:?}"
+            );
             ends.finished(s, server);
         }
         let request = Request::new("echo", Kind::Stream(Mode::Bidi));
@@ -346,7 +393,10 @@ fn pings_are_answered_where_there_are_pings() {
                 macula_proto::Event::Rpc(macula_proto::endpoint::RpcEvent::Pong { rtt, .. }) => Some(*rtt),
                 _ => None,
             });
-            assert!(rtt >= Duration::from_millis(10) && rtt < Duration::from_millis(500), "{rtt:?}");
+            assert!(
+                rtt >= Duration::from_millis(10) && rtt < Duration::from_millis(500),
+                "{rtt:?}"
+            );
         }
     }
 }

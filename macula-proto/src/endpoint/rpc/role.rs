@@ -555,11 +555,12 @@ impl RpcRole {
 
     fn execute(&mut self, cx: &mut Cx<'_>, now: Now, id: RpcId, actions: Vec<Action>) {
         let mut reads = Vec::new();
+        let mut opens = false;
         for action in actions {
+            opens |= matches!(action, Action::OpenLane(_));
             self.execute_one(cx, now, id, action, &mut reads);
         }
         let Some(link) = self.links.get_mut(&id) else { return };
-        let opens = !link.opening.is_empty();
         let deadline = earliest(link.session.poll_timeout(), link.linger.map(|(_, _, at)| at));
         self.deadlines.update(id, link.deadline, deadline);
         link.deadline = deadline;

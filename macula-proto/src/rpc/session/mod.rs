@@ -428,7 +428,7 @@ impl Session {
     fn lose(&mut self, now: Now, call: CallId, actions: &mut Vec<Action>) {
         let loss = Loss::Connection(Fault::disconnected());
         self.drive(now, call, stream::Event::CarrierLost(loss), actions);
-        self.lose_unary(call, actions);
+        self.lose_unary(call, Fault::disconnected(), actions);
     }
 
     fn timeout(&mut self, now: Now, shared: &mut Shared, actions: &mut Vec<Action>) {
