@@ -1,5 +1,6 @@
 //! Peering connections of an endpoint: what the embedding program sees of them.
 
+mod actions;
 mod door;
 mod role;
 

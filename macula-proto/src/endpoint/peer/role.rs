@@ -1,4 +1,4 @@
-//! Connections that peering machines run: their actions carried out, their events fed.
+//! Connections that peering machines run, and the events they are fed.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -9,40 +9,35 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    PeerEvent, PeerId, PeerInfo, PeerItem,
+    PeerId, PeerInfo, PeerItem,
+    actions::cost,
     door::{Listener, Silent},
 };
 use crate::{
     Code, Now, Rng,
     deadlines::{Deadlines, earliest},
     endpoint::Event as Out,
-    peering::{
-        Action, EndReason, Event, GateEvent, Outgoing, PeerConn, Peering, PeeringConfig, Role, SendError,
-        TransportError, binding,
-    },
-    quic::{self, CloseReason, ConnectionHandle, Dir, OpenError, ReadError, Side, StreamId, WriteError, alpn},
+    peering::{Action, Event, Outgoing, Peering, PeeringConfig, Role, SendError, TransportError, binding},
+    quic::{self, CloseReason, ConnectionHandle, Dir, OpenError, ReadError, Side, StreamId, alpn},
     wire::frame::Text,
 };
 
 /// Largest piece that is read or pulled at once, in bytes.
-const PIECE: usize = 64 << 10;
+pub(super) const PIECE: usize = 64 << 10;
 /// What frames that wait to be fetched may take, in bytes; nothing is read while they take more.
 const INBOX: usize = 256 << 10;
-/// What a waiting frame counts beyond its bytes.
-const FRAME_COST: usize = 512;
-
 /// All peering connections of an endpoint, and those that may become one.
 #[derive(Debug)]
 pub(in crate::endpoint) struct PeerRole {
     pub(super) rng: Rng,
     pub(super) listener: Option<Listener>,
-    peers: BTreeMap<PeerId, Peer>,
+    pub(super) peers: BTreeMap<PeerId, Peer>,
     next: u64,
     pub(super) conns: HashMap<ConnectionHandle, Slot>,
-    deadlines: Deadlines<PeerId>,
+    pub(super) deadlines: Deadlines<PeerId>,
     pub(super) work: VecDeque<(PeerId, Event)>,
     /// Whose bytes shall leave before something else is pulled.
-    unflushed: Vec<PeerId>,
+    pub(super) unflushed: Vec<PeerId>,
     /// Whose bytes have left, and since when.
     flushed: Vec<PeerId>,
     flushed_at: Option<Instant>,
@@ -58,30 +53,31 @@ pub(super) enum Slot {
     Refused,
 }
 
+/// A connection that a machine runs.
 #[derive(Debug)]
-struct Peer {
-    machine: Peering,
-    role: Role,
-    conn: ConnectionHandle,
-    remote: SocketAddr,
-    stream: Option<StreamId>,
+pub(super) struct Peer {
+    pub(super) machine: Peering,
+    pub(super) role: Role,
+    pub(super) conn: ConnectionHandle,
+    pub(super) remote: SocketAddr,
+    pub(super) stream: Option<StreamId>,
     /// A stream is wanted, and not granted yet.
-    opening: bool,
-    pending: Bytes,
-    blocked: bool,
-    write_over: bool,
-    finish: bool,
-    tell_flushed: bool,
-    inbox: VecDeque<PeerItem>,
-    inbox_bytes: usize,
+    pub(super) opening: bool,
+    pub(super) pending: Bytes,
+    pub(super) blocked: bool,
+    pub(super) write_over: bool,
+    pub(super) finish: bool,
+    pub(super) tell_flushed: bool,
+    pub(super) inbox: VecDeque<PeerItem>,
+    pub(super) inbox_bytes: usize,
     /// The user knows of it.
-    known: bool,
+    pub(super) known: bool,
     /// The user wants to hear no more of it.
-    forgotten: bool,
+    pub(super) forgotten: bool,
     /// The user was told that there is something to fetch, and has not fetched everything since.
-    told: bool,
-    ended: bool,
-    deadline: Option<Instant>,
+    pub(super) told: bool,
+    pub(super) ended: bool,
+    pub(super) deadline: Option<Instant>,
 }
 
 impl PeerRole {
@@ -307,7 +303,7 @@ impl PeerRole {
         id
     }
 
-    fn remove(&mut self, peer: PeerId) {
+    pub(super) fn remove(&mut self, peer: PeerId) {
         if let Some(gone) = self.peers.remove(&peer) {
             self.deadlines.update(peer, gone.deadline, None);
         }
@@ -369,7 +365,7 @@ impl PeerRole {
         }
     }
 
-    fn open(&mut self, quic: &mut quic::Endpoint, peer: PeerId) {
+    pub(super) fn open(&mut self, quic: &mut quic::Endpoint, peer: PeerId) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         entry.opening = true;
         let opened = match quic.connection(entry.conn) {
@@ -417,169 +413,6 @@ impl PeerRole {
             }
         }
     }
-
-    // ----- the machines --------------------------------------------------------------------------------------------
-
-    pub(super) fn feed(&mut self, quic: &mut quic::Endpoint, now: Now, peer: PeerId, event: Event, out: &mut Vec<Out>) {
-        self.work.push_back((peer, event));
-        self.work(quic, now, out);
-    }
-
-    /// Feeds one event after the other. All that is to be done about one is done before the next.
-    fn work(&mut self, quic: &mut quic::Endpoint, now: Now, out: &mut Vec<Out>) {
-        while let Some((peer, event)) = self.work.pop_front() {
-            let Some(entry) = self.peers.get_mut(&peer) else {
-                continue;
-            };
-            let mut actions = Vec::new();
-            entry.machine.handle(now, event, &mut actions);
-            let deadline = entry.machine.poll_timeout();
-            self.deadlines.update(peer, entry.deadline, deadline);
-            entry.deadline = deadline;
-            self.execute(quic, now, peer, actions, out);
-        }
-    }
-
-    fn execute(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        now: Now,
-        peer: PeerId,
-        mut actions: Vec<Action>,
-        out: &mut Vec<Out>,
-    ) {
-        while !actions.is_empty() {
-            let mut more = Vec::new();
-            for action in actions {
-                self.execute_one(quic, now, peer, action, &mut more, out);
-            }
-            actions = more;
-        }
-    }
-
-    fn execute_one(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        now: Now,
-        peer: PeerId,
-        action: Action,
-        more: &mut Vec<Action>,
-        out: &mut Vec<Out>,
-    ) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        match action {
-            Action::OpenStream => self.open(quic, peer),
-            Action::Writable => self.write(quic, peer, more),
-            Action::FinishStream => {
-                entry.finish = true;
-                self.write(quic, peer, more);
-            }
-            Action::TellWhenFlushed => {
-                entry.tell_flushed = true;
-                self.write(quic, peer, more);
-            }
-            Action::Authorize { peer: node } => self.gate(GateEvent::Identified(PeerConn(peer.0), node)),
-            Action::Connected(connected) => {
-                entry.known = true;
-                let (role, remote) = (entry.role, entry.remote);
-                if !entry.forgotten {
-                    let event = PeerEvent::Connected {
-                        role,
-                        remote,
-                        connected,
-                    };
-                    out.push(Out::Peer { peer, event });
-                }
-            }
-            Action::Frame(frame) => self.deliver(peer, PeerItem::Frame(frame), out),
-            Action::Goodbye { reason, detail } => self.deliver(peer, PeerItem::Goodbye { reason, detail }, out),
-            Action::SendReady if !entry.forgotten => out.push(Out::Peer {
-                peer,
-                event: PeerEvent::SendReady,
-            }),
-            Action::SendReady => {}
-            Action::CloseConnection { code, reason } => {
-                if let Ok(mut connection) = quic.connection(entry.conn) {
-                    connection.close(now, code, Bytes::from_static(reason.as_bytes()));
-                }
-            }
-            Action::Ended { reason, unsent } => self.ended(peer, reason, unsent, out),
-        }
-    }
-
-    fn deliver(&mut self, peer: PeerId, item: PeerItem, out: &mut Vec<Out>) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        if entry.forgotten {
-            return;
-        }
-        entry.inbox_bytes = entry.inbox_bytes.saturating_add(cost(&item));
-        entry.inbox.push_back(item);
-        if !entry.told {
-            entry.told = true;
-            let event = PeerEvent::Readable;
-            out.push(Out::Peer { peer, event });
-        }
-    }
-
-    fn ended(&mut self, peer: PeerId, reason: EndReason, unsent: std::ops::Range<u64>, out: &mut Vec<Out>) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        entry.ended = true;
-        entry.pending = Bytes::new();
-        let (role, hidden) = (entry.role, !entry.known || entry.forgotten);
-        if role == Role::Acceptor {
-            self.gate(GateEvent::Gone(PeerConn(peer.0)));
-        }
-        if hidden {
-            tracing::debug!(%reason, "a peering connection that nobody knows of is over");
-            self.remove(peer);
-        } else {
-            self.deliver(peer, PeerItem::Ended { reason, unsent }, out);
-        }
-    }
-
-    /// Writes as much as the stream takes, and does what is to be done behind it.
-    fn write(&mut self, quic: &mut quic::Endpoint, peer: PeerId, more: &mut Vec<Action>) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        let (false, false, Some(id)) = (entry.blocked, entry.write_over || entry.ended, entry.stream) else {
-            return;
-        };
-        let Ok(mut connection) = quic.connection(entry.conn) else {
-            return;
-        };
-        let Ok(mut stream) = connection.stream(id) else { return };
-        loop {
-            if entry.pending.is_empty() {
-                if std::mem::take(&mut entry.tell_flushed) {
-                    self.unflushed.push(peer);
-                }
-                match entry.machine.poll_output(PIECE, more) {
-                    Some(piece) => entry.pending = piece,
-                    None => break,
-                }
-            }
-            match stream.write_chunks(std::slice::from_mut(&mut entry.pending)) {
-                Ok(_) => {}
-                Err(WriteError::Blocked) => {
-                    entry.blocked = true;
-                    return;
-                }
-                // The end of the connection is told by itself.
-                Err(WriteError::ConnectionLost) => return,
-                Err(error) => {
-                    entry.write_over = true;
-                    let why = match error {
-                        WriteError::Stopped(code) => TransportError::Peer(code),
-                        _ => TransportError::Closed,
-                    };
-                    return self.work.push_back((peer, Event::WriteFailed(why)));
-                }
-            }
-        }
-        if std::mem::take(&mut entry.finish) {
-            let _ = stream.finish();
-            entry.write_over = true;
-        }
-    }
 }
 
 pub(super) fn exporter(quic: &mut quic::Endpoint, conn: ConnectionHandle) -> Option<[u8; binding::EXPORTER_LENGTH]> {
@@ -588,13 +421,6 @@ pub(super) fn exporter(quic: &mut quic::Endpoint, conn: ConnectionHandle) -> Opt
     connection
         .export_keying_material(&mut bytes, binding::EXPORTER_LABEL, &[])
         .then_some(bytes)
-}
-
-fn cost(item: &PeerItem) -> usize {
-    match item {
-        PeerItem::Frame(frame) => frame.decoded.raw.wire_length().saturating_add(FRAME_COST),
-        PeerItem::Goodbye { .. } | PeerItem::Ended { .. } => FRAME_COST,
-    }
 }
 
 fn transport_error(reason: &CloseReason) -> TransportError {
