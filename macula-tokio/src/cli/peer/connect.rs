@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    fmt,
     future::pending,
     io::{self, IsTerminal as _},
     net::SocketAddr,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use macula_proto::{
     Code,
     identity::NodeId,
@@ -283,8 +284,14 @@ fn progress_bar(count: Option<u64>, events: &Events, quiet: bool) -> ProgressBar
         }
         _ => return ProgressBar::hidden(),
     };
-    match ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} frames came back, {per_sec}, {elapsed}") {
-        Ok(style) => bar.with_style(style),
+    let template = "{bar:40} {human_pos} of {human_len} frames came back, {rate}, {elapsed}";
+    match ProgressStyle::with_template(template) {
+        Ok(style) => {
+            let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+                let _ = write!(out, "{:.0} a second", state.per_sec());
+            };
+            bar.with_style(style.with_key("rate", rate))
+        }
         Err(_) => bar,
     }
 }
