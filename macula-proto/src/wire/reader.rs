@@ -67,7 +67,11 @@ impl<'a> Str<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn is(&self, expected: &[u8]) -> bool {
+        if let Some(whole) = self.as_whole() {
+            return whole == expected;
+        }
         let mut rest = expected;
         for chunk in self.chunks() {
             match rest.strip_prefix(chunk) {
@@ -94,6 +98,9 @@ impl<'a> Str<'a> {
     pub(crate) fn to_array<const N: usize>(self) -> Option<[u8; N]> {
         if self.len() != N {
             return None;
+        }
+        if let Some(whole) = self.as_whole() {
+            return whole.try_into().ok();
         }
         let mut out = [0; N];
         let mut at = 0;

@@ -50,6 +50,7 @@ impl<'a> CborReader<'a> {
         Self { data, at: 0 }
     }
 
+    #[inline]
     pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let end = self.at.checked_add(length);
         match end.and_then(|end| self.data.get(self.at..end)) {
@@ -74,6 +75,18 @@ impl<'a> CborReader<'a> {
         self.data.get(from..to).unwrap_or_default()
     }
 
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let rest = self.data.get(self.at..).unwrap_or_default();
+        match rest.first_chunk() {
+            Some(array) => {
+                self.at += N;
+                Ok(*array)
+            }
+            None => Err(self.error(DecodeErrorKind::Truncated)),
+        }
+    }
+
+    #[inline]
     pub(super) fn head(&mut self) -> Result<Head, DecodeError> {
         let start = self.at;
         let initial = match self.data.get(start) {
@@ -84,10 +97,10 @@ impl<'a> CborReader<'a> {
         let (major, info) = (initial >> 5, initial & 0x1F);
         let argument = match info {
             0..=23 => u64::from(info),
-            24..=27 => {
-                let bytes = self.take(1 << (info - 24))?;
-                bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte))
-            }
+            24 => u64::from(u8::from_be_bytes(self.array()?)),
+            25 => u64::from(u16::from_be_bytes(self.array()?)),
+            26 => u64::from(u32::from_be_bytes(self.array()?)),
+            27 => u64::from_be_bytes(self.array()?),
             31 if matches!(major, BYTES | TEXT | ARRAY | MAP | SIMPLE) => 0,
             _ => return Err(DecodeError::new(DecodeErrorKind::Invalid, start)),
         };
@@ -148,6 +161,7 @@ fn check_text(major: u8, raw: &[u8], at: usize) -> Result<(), DecodeError> {
 impl<'a> Reader<'a> for CborReader<'a> {
     const DUPLICATE_KEYS: bool = false;
 
+    #[inline]
     fn token(&mut self) -> Result<Token<'a>, DecodeError> {
         let start = self.at;
         let head = self.head()?;
