@@ -12,7 +12,7 @@ use std::{
 };
 
 use macula_tokio::{
-    DialConfig, Endpoint, ListenConfig, Options, PeerListenConfig, alpn, entropy,
+    DatagramSize, DialConfig, Endpoint, ListenConfig, Options, PeerListenConfig, TransportConfig, alpn, entropy,
     proto::{
         identity::Identity,
         peering::{Duplicates, PeeringConfig},
@@ -128,6 +128,13 @@ impl Pair for Quinn {
     }
 }
 
+/// Datagrams of up to 1452 bytes, as quinn has them.
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::relay();
+    transport.datagram_size = DatagramSize::UpTo(1452);
+    transport
+}
+
 /// Both of our endpoints, not serving yet.
 struct Ours {
     client: Endpoint,
@@ -143,9 +150,12 @@ impl Ours {
         let client = Endpoint::bind(ANY, Options::default())?;
         let trust = Trust::Roots(credentials.chain().to_vec());
         let tls = ServerTls::new(credentials).alpn([alpn::MACULA]).resumable_sessions(0);
-        server.listen(ListenConfig::new(tls.build(server.clock())?))?;
+        let mut listen = ListenConfig::new(tls.build(server.clock())?);
+        listen.transport = transport();
+        server.listen(listen)?;
         let tls = ClientTls::new(trust).alpn([alpn::MACULA]).resumable_servers(0);
-        let dial = DialConfig::new(tls.build(client.clock())?);
+        let mut dial = DialConfig::new(tls.build(client.clock())?);
+        dial.transport = transport();
         Ok(Self {
             client,
             dial,
