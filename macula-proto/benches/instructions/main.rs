@@ -110,35 +110,35 @@ fn signer(frame: Frame) -> (Frame, Identity) {
 }
 
 #[library_benchmark]
-#[bench::connect(config = limit(1), args = (connect()))]
-#[bench::publish(config = limit(1), args = (publish()))]
-#[bench::call(config = limit(1), args = (call()))]
-#[bench::stream_data(config = limit(1), args = (stream_data()))]
+#[bench::connect(config = limit(1_875), args = (connect()))]
+#[bench::publish(config = limit(1_919), args = (publish()))]
+#[bench::call(config = limit(2_223), args = (call()))]
+#[bench::stream_data(config = limit(1_801), args = (stream_data()))]
 fn encode(frame: Frame) -> (Frame, Result<RawFrame, FrameEncodeError>) {
     let encoded = black_box(&frame).encode_unsigned();
     (frame, encoded)
 }
 
 #[library_benchmark]
-#[bench::connect(config = limit(1), args = (signed(connect())))]
-#[bench::publish(config = limit(1), args = (signed(publish())))]
-#[bench::call(config = limit(1), args = (signed(call())))]
-#[bench::stream_data(config = limit(1), args = (signed(stream_data())))]
+#[bench::connect(config = limit(8_629), args = (signed(connect())))]
+#[bench::publish(config = limit(7_549), args = (signed(publish())))]
+#[bench::call(config = limit(8_399), args = (signed(call())))]
+#[bench::stream_data(config = limit(6_025), args = (signed(stream_data())))]
 fn decode(payload: Bytes) -> DecodedFrame {
     DecodedFrame::decode(black_box(payload), &DecodeLimits::DEFAULT).expect("decodes")
 }
 
 #[library_benchmark]
-#[bench::connect(config = limit(1), args = (signer(connect())))]
-#[bench::publish(config = limit(1), args = (signer(publish())))]
+#[bench::connect(config = limit(256_535), args = (signer(connect())))]
+#[bench::publish(config = limit(256_556), args = (signer(publish())))]
 fn sign((frame, identity): (Frame, Identity)) -> (Frame, Result<RawFrame, FrameEncodeError>) {
     let signed = black_box(&frame).sign(&identity);
     (frame, signed)
 }
 
 #[library_benchmark]
-#[bench::connect(config = limit(1), args = (raw(connect())))]
-#[bench::publish(config = limit(1), args = (raw(publish())))]
+#[bench::connect(config = limit(411_111), args = (raw(connect())))]
+#[bench::publish(config = limit(410_135), args = (raw(publish())))]
 fn verify((raw, key): (RawFrame, PublicKey)) -> (RawFrame, Result<(), VerifyError>) {
     let verified = black_box(&raw).verify(&key);
     (raw, verified)
@@ -162,16 +162,16 @@ fn written(encoding: Encoding) -> Bytes {
 }
 
 #[library_benchmark]
-#[bench::msgpack(config = limit(1), args = (room(), Encoding::MessagePack))]
-#[bench::cbor(config = limit(1), args = (room(), Encoding::Cbor))]
+#[bench::msgpack(config = limit(528), args = (room(), Encoding::MessagePack))]
+#[bench::cbor(config = limit(528), args = (room(), Encoding::Cbor))]
 fn control_encode((message, mut out): (Message, BytesMut), encoding: Encoding) -> (Message, BytesMut) {
     black_box(&message).encode(encoding, &mut out);
     (message, out)
 }
 
 #[library_benchmark]
-#[bench::msgpack(config = limit(1), args = (written(Encoding::MessagePack)))]
-#[bench::cbor(config = limit(1), args = (written(Encoding::Cbor)))]
+#[bench::msgpack(config = limit(959), args = (written(Encoding::MessagePack)))]
+#[bench::cbor(config = limit(998), args = (written(Encoding::Cbor)))]
 fn control_decode(payload: Bytes) -> (Bytes, Message) {
     let (_, message) = Message::decode(black_box(&payload)).expect("decodes");
     (payload, message)

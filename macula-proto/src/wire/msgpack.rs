@@ -252,6 +252,17 @@ impl<'a> Reader<'a> for MsgpackReader<'a> {
         })
     }
 
+    #[inline]
+    fn short_bytes(&mut self) -> Option<&'a [u8]> {
+        const BIN8: u8 = 0xC4;
+        let [BIN8, length, rest @ ..] = self.rest.remaining_slice() else {
+            return None;
+        };
+        let (bytes, rest) = rest.split_at_checked(usize::from(*length))?;
+        self.rest = decode::Bytes::new(rest);
+        Some(bytes)
+    }
+
     fn position(&self) -> usize {
         self.data.len().saturating_sub(self.remaining())
     }

@@ -121,6 +121,10 @@ pub(crate) trait Reader<'a> {
 
     fn token(&mut self) -> Result<Token<'a>, DecodeError>;
 
+    /// The next item if it is a byte string that lies together, its length in one byte, as nearly all strings of control
+    /// messages are; otherwise `None`, and nothing was read. [`token`](Self::token) reads the same, and all others.
+    fn short_bytes(&mut self) -> Option<&'a [u8]>;
+
     /// Offset of the next byte.
     fn position(&self) -> usize;
 
@@ -197,6 +201,16 @@ impl Entries {
             }
             left => Ok(Self { left }),
         }
+    }
+
+    /// The next entry's first item if it can be had from [`Reader::short_bytes`]; otherwise nothing was read.
+    #[inline]
+    pub(crate) fn next_short_bytes<'a>(&mut self, reader: &mut impl Reader<'a>) -> Option<&'a [u8]> {
+        let left = self.left.as_mut()?;
+        let fewer = left.checked_sub(1)?;
+        let bytes = reader.short_bytes()?;
+        *left = fewer;
+        Some(bytes)
     }
 
     /// The first token of the next entry, possibly a tag; `None` behind the last entry.

@@ -417,8 +417,8 @@ impl<'a, 'l> Decoder<'a, 'l> {
             let key = read(self, depth)?;
             let middle = self.reader.position();
             let encoded = self.reader.between(start, middle);
-            // No encoded key is empty, so that the first one passes.
-            match encoded.cmp(last) {
+            // No encoded key is empty, so that the first one passes. Nearly always the first byte decides: it tells the length.
+            match encoded.first().cmp(&last.first()).then_with(|| encoded.cmp(last)) {
                 Ordering::Greater => {}
                 Ordering::Equal => return Err(DecodeError::new(DecodeErrorKind::DuplicateKey, start)),
                 Ordering::Less => return Err(DecodeError::new(DecodeErrorKind::Unsorted, start)),

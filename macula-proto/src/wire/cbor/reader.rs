@@ -182,6 +182,21 @@ impl<'a> Reader<'a> for CborReader<'a> {
         })
     }
 
+    #[inline]
+    fn short_bytes(&mut self) -> Option<&'a [u8]> {
+        const SHORT: u8 = BYTES << 5;
+        let rest = self.data.get(self.at..)?;
+        let (length, head) = match *rest {
+            [head @ SHORT..=0x57, ..] => (head - SHORT, 1),
+            [0x58, length, ..] => (length, 2),
+            _ => return None,
+        };
+        let end = head + usize::from(length);
+        let bytes = rest.get(head..end)?;
+        self.at += end;
+        Some(bytes)
+    }
+
     fn position(&self) -> usize {
         self.at
     }

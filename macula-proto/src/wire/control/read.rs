@@ -32,7 +32,14 @@ pub(super) fn message<'a, R: Reader<'a>>(mut reader: R, max_name: usize) -> Resu
     };
     let mut fields = Fields::default();
     let mut entries = Entries::new(&reader, length, 2)?;
-    while let Some(key) = entries.next(&mut reader)? {
+    loop {
+        let key = match entries.next_short_bytes(&mut reader) {
+            Some(key) => Token::Bytes(Str::whole(key)),
+            None => match entries.next(&mut reader)? {
+                Some(key) => key,
+                None => break,
+            },
+        };
         let slot = match key {
             Token::Bytes(key) | Token::Text(key) => fields.slot(key),
             other => {
@@ -40,7 +47,10 @@ pub(super) fn message<'a, R: Reader<'a>>(mut reader: R, max_name: usize) -> Resu
                 None
             }
         };
-        let value = reader.item()?;
+        let value = match reader.short_bytes() {
+            Some(value) => Token::Bytes(Str::whole(value)),
+            None => reader.item()?,
+        };
         if let Some((slot, name)) = slot {
             if !R::DUPLICATE_KEYS && !matches!(slot, Slot::Absent) {
                 return Err(ControlError::Duplicate(name));
