@@ -120,10 +120,10 @@ fn encode(frame: Frame) -> (Frame, Result<RawFrame, FrameEncodeError>) {
 }
 
 #[library_benchmark]
-#[bench::connect(config = limit(8_629), args = (signed(connect())))]
-#[bench::publish(config = limit(7_549), args = (signed(publish())))]
-#[bench::call(config = limit(8_399), args = (signed(call())))]
-#[bench::stream_data(config = limit(6_025), args = (signed(stream_data())))]
+#[bench::connect(config = limit(7_846), args = (signed(connect())))]
+#[bench::publish(config = limit(6_763), args = (signed(publish())))]
+#[bench::call(config = limit(7_701), args = (signed(call())))]
+#[bench::stream_data(config = limit(5_476), args = (signed(stream_data())))]
 fn decode(payload: Bytes) -> DecodedFrame {
     DecodedFrame::decode(black_box(payload), &DecodeLimits::DEFAULT).expect("decodes")
 }

@@ -341,7 +341,41 @@ impl<'a, 'l> Decoder<'a, 'l> {
         }
     }
 
+    /// The next item if it is one of the common small ones; otherwise `None`, and nothing was read.
+    #[inline]
+    fn short(&mut self) -> Option<Item<'a>> {
+        let left = self.items.checked_sub(1)?;
+        let rest = self.reader.rest();
+        let (&initial, body) = rest.split_first()?;
+        let string = || body.get(..usize::from(initial & 0x1F));
+        let (item, length) = match initial {
+            0x00..=0x17 => (Item::Uint(initial.into()), 1),
+            0x40..=0x57 => (Item::Bytes(string()?), 1 + usize::from(initial & 0x1F)),
+            0x60..=0x77 => (Item::Text(string()?), 1 + usize::from(initial & 0x1F)),
+            0x58 => {
+                let (&length, body) = body.split_first()?;
+                let length = usize::from(length);
+                // A shorter one is not in its shortest form.
+                let bytes = body.get(..length).filter(|_| length > 23)?;
+                (Item::Bytes(bytes), 2 + length)
+            }
+            0x1B => {
+                let value = u64::from_be_bytes(*body.first_chunk()?);
+                let shortest = value > u64::from(u32::MAX);
+                (shortest.then_some(Item::Uint(value))?, 9)
+            }
+            0xF6 => (Item::Null, 1),
+            _ => return None,
+        };
+        self.reader.skip_bytes(length);
+        self.items = left;
+        Some(item)
+    }
+
     fn value(&mut self, source: &Bytes, depth: usize) -> Result<Value, DecodeError> {
+        if let Some(item) = self.short() {
+            return Ok(item.to_value(source));
+        }
         let head = self.head()?;
         Ok(match head.major {
             SIMPLE => Value::Null,
@@ -373,6 +407,9 @@ impl<'a, 'l> Decoder<'a, 'l> {
 
     /// As [`value`](Self::value), without building anything.
     fn item(&mut self, depth: usize) -> Result<Item<'a>, DecodeError> {
+        if let Some(item) = self.short() {
+            return Ok(item);
+        }
         let start = self.reader.position();
         let head = self.head()?;
         Ok(match head.major {

@@ -62,6 +62,16 @@ impl<'a> CborReader<'a> {
         }
     }
 
+    /// What was not read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.data.get(self.at..).unwrap_or_default()
+    }
+
+    /// Goes on behind the first bytes of [`rest`](Self::rest), no more than it has.
+    pub(super) fn skip_bytes(&mut self, length: usize) {
+        self.at = self.at.saturating_add(length).min(self.data.len());
+    }
+
     /// The string of the stated length behind a head.
     pub(super) fn string(&mut self, length: u64) -> Result<&'a [u8], DecodeError> {
         match usize::try_from(length) {
