@@ -11,8 +11,9 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// How long one contender's turn is.
-const TURN: Duration = Duration::from_millis(4);
+/// How long one contender's turn is: shorter than what a busy machine gives to another process in between, so that most turns
+/// are not interrupted.
+const TURN: Duration = Duration::from_micros(500);
 
 pub(crate) struct Arguments {
     quick: bool,
@@ -27,7 +28,7 @@ impl Arguments {
         let mut read = Self {
             quick: true,
             json: false,
-            rounds: 7,
+            rounds: 41,
             only: Vec::new(),
         };
         let mut test = false;

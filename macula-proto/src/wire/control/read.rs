@@ -94,7 +94,9 @@ impl<'a> Fields<'a> {
             let tunnel = self.tunnel.tunnel("tid")?;
             Message::TunnelOk { tunnel }
         } else if is("tun_err") {
-            let reason = Reason::new(self.reason.string("r")?.to_bytes());
+            let reason = self.reason.string("r")?;
+            let known = Reason::KNOWN.into_iter().find(|known| reason.is(known.as_bytes()));
+            let reason = known.unwrap_or_else(|| Reason::Other(reason.to_bytes()));
             Message::TunnelError { reason }
         } else if is("tun_notify") {
             let tunnel = self.tunnel.tunnel("tid")?;
