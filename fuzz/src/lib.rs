@@ -4,10 +4,12 @@
 //! damaged copies of it, so that no finding comes back.
 
 mod control;
+mod dist;
 mod relay_session;
 mod values;
 
 pub use control::control;
+pub use dist::{dist, etf};
 pub use relay_session::relay_session;
 pub use values::{cbor, msgpack};
 
@@ -15,11 +17,13 @@ pub use values::{cbor, msgpack};
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("control", control),
     ("cbor", cbor),
     ("msgpack", msgpack),
     ("relay_session", relay_session),
+    ("etf", etf),
+    ("dist", dist),
 ];
 
 /// Runs a target on the files named on the command line.
