@@ -242,8 +242,9 @@ impl ControlLane {
         if room == 0 || self.state == State::Failed {
             return None;
         }
+        let pausing = self.is_pausing(now);
         let piece = match self.outgoing.front_mut() {
-            Some(_) if self.is_pausing(now) => return None,
+            Some(_) if pausing => return None,
             Some(message) => {
                 let piece = message.split_to(room.min(message.len()));
                 self.split = !message.is_empty();
@@ -363,10 +364,11 @@ impl ControlLane {
         }
         self.stats.ticks_received += ticks as u64;
         actions.push(Action::PeerTick);
-        let longer_than = |at: Option<Instant>, limit: Duration| {
-            at.is_none_or(|at| now.mono.saturating_duration_since(at) > limit)
-        };
-        let due = self.last_answer.is_none_or(|at| now.mono.saturating_duration_since(at) >= self.config.answer_interval);
+        let longer_than =
+            |at: Option<Instant>, limit: Duration| at.is_none_or(|at| now.mono.saturating_duration_since(at) > limit);
+        let due = self
+            .last_answer
+            .is_none_or(|at| now.mono.saturating_duration_since(at) >= self.config.answer_interval);
         if due && longer_than(self.last_put, self.config.quiet) {
             self.last_answer = Some(now.mono);
             self.stats.ticks_answered += 1;
@@ -411,7 +413,10 @@ impl ControlLane {
 }
 
 fn refused(read: Read, error: ReadError) -> Action {
-    Action::Read { read, result: Err(error) }
+    Action::Read {
+        read,
+        result: Err(error),
+    }
 }
 
 #[cfg(test)]

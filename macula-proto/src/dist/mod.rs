@@ -9,4 +9,7 @@
 //! pulled when there is room for them.
 
 pub mod handshake;
+pub mod lane;
 pub mod nodes;
+pub mod pool;
+pub mod streams;
