@@ -1,6 +1,7 @@
 //! `dist_framing.json`: framing, handshake and messages of the deployed distribution controller.
 
 use bytes::{Bytes, BytesMut};
+use macula_proto::dist::streams::{self, Side, Slot, StreamClass};
 use macula_proto::wire::{
     DecodeLimits,
     dist::{
@@ -298,4 +299,52 @@ fn captured_ticks() {
         ticks += 1;
     }
     assert_eq!(ticks, 4);
+}
+
+#[test]
+fn streams_are_where_the_deployed_node_has_them() {
+    let vectors = vectors(FILE);
+    let named = |name: &str| {
+        vectors
+            .iter()
+            .find(|vector| vector["name"] == name)
+            .expect("the vector")
+    };
+    let layout = named("stream_layout");
+    for (side, of_side) in [(Side::Client, "client"), (Side::Server, "server")] {
+        let data = &layout[format!("{of_side}_data_streams")];
+        assert_eq!(
+            data["opened_in_order"],
+            serde_json::json!(Slot::ALL.map(|slot| slot.stream_id(side)))
+        );
+        assert_eq!(data["carries_all_distribution_data"], Slot::SINGLE.stream_id(side));
+        assert_eq!(data["urgency"], streams::DATA_URGENCY);
+        let first = layout["user_streams"][format!("{of_side}_first")]
+            .as_u64()
+            .expect("an id");
+        assert_eq!(StreamClass::of(first), StreamClass::User(side));
+        assert_ne!(StreamClass::of(first - 4), StreamClass::User(side));
+    }
+    let control = &layout["control_stream"];
+    assert_eq!(
+        StreamClass::of(control["id"].as_u64().expect("an id")),
+        StreamClass::Control
+    );
+    assert_eq!(control["urgency"], streams::CONTROL_URGENCY);
+    let user = &layout["user_streams"];
+    assert_eq!(user["default_urgency"], streams::DEFAULT_USER_URGENCY);
+    assert_eq!(user["min_urgency"], *streams::USER_URGENCY.start());
+    assert_eq!(user["max_urgency"], *streams::USER_URGENCY.end());
+    assert_eq!(user["refused_error_code"], macula_proto::Code::REFUSED.get());
+    for class in named("user_stream_classification")["classes"]
+        .as_array()
+        .expect("classes")
+    {
+        let id = class["stream_id"].as_u64().expect("an id");
+        assert_eq!(
+            matches!(StreamClass::of(id), StreamClass::User(_)),
+            class["user"] == true,
+            "{id}"
+        );
+    }
 }

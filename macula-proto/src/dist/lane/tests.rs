@@ -1,5 +1,7 @@
 use super::*;
 
+type Make = fn() -> Rig;
+
 struct Rig {
     lane: ControlLane,
     now: Now,
@@ -208,7 +210,7 @@ fn bounds_hold() {
 /// What happens in each state: no action, or the ones listed.
 #[test]
 fn every_state_with_every_event() {
-    let states: [(&str, fn() -> Rig); 4] = [
+    let states: [(&str, Make); 4] = [
         ("handshake", Rig::new),
         ("up", Rig::up),
         ("pending", || {

@@ -9,6 +9,8 @@ use crate::{
     wire::dist::{Frame, MessageFraming, MessageTooLarge, TICK},
 };
 
+type Make = fn() -> Rig;
+
 struct Rig {
     pool: DataPool,
     actions: Vec<Action>,
@@ -270,7 +272,7 @@ fn faults_end_the_pool() {
 
 #[test]
 fn every_state_with_every_event() {
-    let states: [(&str, fn() -> Rig); 4] = [
+    let states: [(&str, Make); 4] = [
         ("fresh", || Rig::new(client())),
         ("connected", || {
             let mut rig = Rig::new(client());
