@@ -1,6 +1,6 @@
 //! Which stream of a distribution connection over QUIC is for what.
 //!
-//! All streams are bidirectional. Stream 0 is the [control lane](super::lane). Each side has four streams for messages: the client
+//! All streams are bidirectional. Stream 0 is the [control lane](super::control). Each side has four streams for messages: the client
 //! opens 4, 8, 12 and 16, the server 1, 5, 9 and 13 once the handshake is complete. Those behind them, 20 and up from the
 //! client, 17 and up from the server, belong to the users.
 

@@ -61,6 +61,11 @@ impl MessageError {
     }
 }
 
+/// Limits of terms that suit messages between nodes: nested up to 512 deep, as [`encode_message`] writes them too, and of up to
+/// 2,097,152 items, which cost about 100 MiB at the most besides the bytes of the message. A message with more of either
+/// is lost, and nothing else with it.
+pub const MESSAGE_LIMITS: DecodeLimits = DecodeLimits::DEFAULT.with_depth(etf::MAX_DEPTH).with_items(1 << 21);
+
 /// Reads the messages of one direction of a connection, in order. It keeps the peer's atom cache, and messages in fragments until
 /// they are complete.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ pub use flags::Flags;
 pub use fragments::{FragmentError, FragmentLimits};
 pub(crate) use framing::message_length;
 pub use framing::{DEFAULT_MAX_MESSAGE, Frame, MessageFraming, MessageTooLarge, TICK, put_message};
-pub use message::{EncodeMessageError, Form, Message, MessageDecoder, MessageError, encode_message};
+pub use message::{EncodeMessageError, Form, MESSAGE_LIMITS, Message, MessageDecoder, MessageError, encode_message};
 
 #[cfg(test)]
 mod tests;

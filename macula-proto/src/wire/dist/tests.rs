@@ -11,7 +11,7 @@ use crate::wire::{
     DecodeErrorKind, DecodeLimits,
     dist::control::{ControlError, Process, Spawn},
     etf::{
-        Atom, Pid, Term,
+        self, Atom, Pid, Term,
         tests::{any_atom, any_pid, any_reference, any_term},
     },
 };
@@ -462,6 +462,21 @@ fn a_bad_term_costs_one_message() {
         decoder.decode(&node_link),
         Ok(Some(Message::control(Control::NodeLink)))
     );
+}
+
+#[test]
+fn a_large_message_is_within_the_limits() {
+    let numbers = Term::List((0..1_000_000).map(Term::Int).collect());
+    let deep = (0..etf::MAX_DEPTH - 2).fold(Term::NIL, |inner, _| Term::List(vec![inner]));
+    for payload in [numbers, deep] {
+        let message = Message {
+            payload: Some(payload),
+            ..sample("")
+        };
+        let mut decoder = MessageDecoder::new(MESSAGE_LIMITS, FragmentLimits::default(), DEFAULT_MAX_MESSAGE);
+        let decoded = decoder.decode(&encoded(&message, Form::PassThrough)).unwrap();
+        assert!(decoded == Some(message));
+    }
 }
 
 #[test]

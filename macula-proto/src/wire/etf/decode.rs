@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::{Atom, BigInt, Export, Fun, Pid, Port, Reference, Term, VERSION, tag};
+use super::{Atom, BigInt, Export, Fun, Pid, Port, Reference, Term, VERSION, encode::has_key_twice, tag};
 use crate::wire::{DecodeError, DecodeErrorKind, DecodeLimits};
 
 /// Binaries of up to this many bytes are copied out of the input; longer ones share its buffer. So a short one never keeps a
@@ -206,9 +206,7 @@ impl<'a> TermReader<'a> {
         for _ in 0..length {
             entries.push((self.nested(depth + 1)?, self.nested(depth + 1)?));
         }
-        let mut keys: Vec<&Term> = entries.iter().map(|(key, _)| key).collect();
-        keys.sort_unstable();
-        if keys.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+        if has_key_twice(&entries) {
             return Err(DecodeError::new(DecodeErrorKind::DuplicateKey, start));
         }
         Ok(Term::Map(entries))

@@ -64,6 +64,8 @@ fn put(term: &Term, depth: usize, out: &mut BytesMut) -> Result<(), EncodeError>
             }
             out.put_u8(tag::NIL);
         }
+        // Without elements it is what is behind them.
+        Term::ImproperList(elements, tail) if elements.is_empty() => put(tail, deeper(depth)?, out)?,
         Term::ImproperList(elements, tail) => {
             put_head(tag::LIST, elements.len(), out)?;
             put_all(elements, depth, out)?;
@@ -74,12 +76,11 @@ fn put(term: &Term, depth: usize, out: &mut BytesMut) -> Result<(), EncodeError>
             put_head(tag::BINARY, bytes.len(), out)?;
             out.put_slice(bytes);
         }
-        Term::Bits(bytes, bits) => {
-            put_head(tag::BIT_BINARY, bytes.len(), out)?;
-            out.put_u8(*bits);
-            out.put_slice(bytes);
-        }
+        Term::Bits(bytes, bits) => put_bits(bytes, *bits, out)?,
         Term::Map(entries) => {
+            if has_key_twice(entries) {
+                return Err(EncodeError::DuplicateKey);
+            }
             put_head(tag::MAP, entries.len(), out)?;
             let depth = deeper(depth)?;
             for (key, value) in entries {
@@ -112,6 +113,12 @@ fn put(term: &Term, depth: usize, out: &mut BytesMut) -> Result<(), EncodeError>
         }
     }
     Ok(())
+}
+
+pub(super) fn has_key_twice(entries: &[(Term, Term)]) -> bool {
+    let mut keys: Vec<&Term> = entries.iter().map(|(key, _)| key).collect();
+    keys.sort_unstable();
+    keys.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
 }
 
 fn put_all(elements: &[Term], depth: usize, out: &mut BytesMut) -> Result<(), EncodeError> {
@@ -185,6 +192,23 @@ fn put_string(bytes: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {
                 out.put_slice(&[tag::SMALL_INTEGER, *byte]);
             }
             out.put_u8(tag::NIL);
+        }
+    }
+    Ok(())
+}
+
+/// The bits that do not belong to the last byte are written as zeros; with all eight of them it is a binary.
+fn put_bits(bytes: &[u8], bits: u8, out: &mut BytesMut) -> Result<(), EncodeError> {
+    match bytes.split_last() {
+        Some((last, whole)) if (1..8).contains(&bits) => {
+            put_head(tag::BIT_BINARY, bytes.len(), out)?;
+            out.put_u8(bits);
+            out.put_slice(whole);
+            out.put_u8(last & !(0xFF >> bits));
+        }
+        _ => {
+            put_head(tag::BINARY, bytes.len(), out)?;
+            out.put_slice(bytes);
         }
     }
     Ok(())

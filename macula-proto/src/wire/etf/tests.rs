@@ -285,6 +285,8 @@ fn limits_hold() {
         Err(EncodeError::TooDeep { limit: MAX_DEPTH })
     );
     assert_eq!(encoded(&Term::Float(f64::NAN)), Err(EncodeError::NotFinite));
+    let twice = Term::Map(vec![(Term::Int(1), Term::NIL), (Term::Int(1), Term::NIL)]);
+    assert_eq!(encoded(&twice), Err(EncodeError::DuplicateKey));
     let mut out = BytesMut::from(&b"x"[..]);
     assert!(encode(&Term::Tuple(vec![Term::Int(1), Term::Float(f64::INFINITY)]), &mut out).is_err());
     assert_eq!(out, b"x"[..]);
@@ -322,6 +324,19 @@ fn a_string_is_the_list_of_its_bytes() {
     assert_eq!(
         kind("836C0000000161016C0000000161026103").unwrap().to_string(),
         "[1,2|3]"
+    );
+}
+
+#[test]
+fn odd_values_are_written_as_what_they_mean() {
+    let again = |term: Term| decode(&encoded(&term).unwrap(), &LIMITS).unwrap().to_string();
+    assert_eq!(again(Term::Bits(Bytes::from_static(b"\x01\xFF"), 3)), "<<1,7:3>>");
+    assert_eq!(again(Term::Bits(Bytes::from_static(b"\x01\xFF"), 8)), "<<1,255>>");
+    assert_eq!(again(Term::Bits(Bytes::new(), 3)), "<<>>");
+    assert_eq!(again(Term::ImproperList(vec![], Box::new(Term::Int(1)))), "1");
+    assert_eq!(
+        again(Term::ImproperList(vec![Term::Int(300)], Box::new(Term::NIL))),
+        "[300]"
     );
 }
 
