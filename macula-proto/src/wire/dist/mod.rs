@@ -1,6 +1,6 @@
 //! What two Erlang nodes say to each other.
 //!
-//! A distribution connection begins with a [handshake](handshake): names, flags, and proofs that both sides know the cookie.
+//! A distribution connection begins with a [handshake]: names, flags, and proofs that both sides know the cookie.
 //! Behind it messages are exchanged, each behind a 32-bit length, where a length of zero is a tick: [`MessageFraming`]. A message is
 //! a [`Control`] that says what is done to whom, and for some controls a second term with what is sent. It arrives in one of
 //! two forms, which [`MessageDecoder`] reads: with a [distribution header](header), in which the sender numbers atoms and may cut

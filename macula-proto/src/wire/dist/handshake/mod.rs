@@ -423,3 +423,6 @@ fn name(bytes: &[u8]) -> Result<Atom, HandshakeDecodeError> {
     text.and_then(|text| Atom::new(text).ok())
         .ok_or(HandshakeDecodeError::Name)
 }
+
+#[cfg(test)]
+mod tests;
