@@ -5,21 +5,24 @@
 
 mod control;
 mod relay_session;
+mod rpc;
 mod values;
 
 pub use control::control;
 pub use relay_session::relay_session;
+pub use rpc::rpc;
 pub use values::{cbor, msgpack};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 5] = [
     ("control", control),
     ("cbor", cbor),
     ("msgpack", msgpack),
     ("relay_session", relay_session),
+    ("rpc", rpc),
 ];
 
 /// Runs a target on the files named on the command line.

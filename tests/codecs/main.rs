@@ -2,4 +2,5 @@
 
 mod control;
 mod framing;
+mod rpc;
 mod values;

@@ -83,7 +83,12 @@ fn relay_session() {
 }
 
 #[test]
+fn rpc() {
+    replay("rpc");
+}
+
+#[test]
 fn every_target_is_replayed() {
     let names: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["control", "cbor", "msgpack", "relay_session"]);
+    assert_eq!(names, ["control", "cbor", "msgpack", "relay_session", "rpc"]);
 }

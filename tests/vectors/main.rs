@@ -8,3 +8,4 @@ mod control;
 mod identity;
 mod payloads;
 mod peering;
+mod rpc;

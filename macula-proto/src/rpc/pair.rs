@@ -1,6 +1,24 @@
 //! Both sides of a call within one process.
 //!
 //! What one side tells the other arrives at once, and a full inbox holds the sender back, without a network or a wire format.
+//!
+//! ```
+//! # fn call(now: std::time::Instant) {
+//! use macula_proto::rpc::{
+//!     Chunk, Mode, StreamId,
+//!     pair::Pair,
+//!     stream::{Action, Config, Event, Role, WaiterId},
+//! };
+//!
+//! let (client, server) = (Config::default(), Config::default());
+//! let mut call = Pair::new(StreamId([1; 16]), Mode::Bidi, client, server, now);
+//! let mut actions = Vec::new();
+//! let (waiter, chunk) = (WaiterId(1), Chunk::Raw("hello".into()));
+//! call.handle(now, Role::Server, Event::Recv { waiter, until: None }, &mut actions);
+//! call.handle(now, Role::Client, Event::Send(chunk.clone()), &mut actions);
+//! assert_eq!(actions, [(Role::Server, Action::Received { waiter, result: Ok(chunk) })]);
+//! # }
+//! ```
 
 use std::{collections::VecDeque, mem, time::Instant};
 

@@ -68,6 +68,9 @@ impl<'a> Str<'a> {
     }
 
     pub(crate) fn is(&self, expected: &[u8]) -> bool {
+        if self.len() != expected.len() {
+            return false;
+        }
         let mut rest = expected;
         for chunk in self.chunks() {
             match rest.strip_prefix(chunk) {

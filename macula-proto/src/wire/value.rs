@@ -247,23 +247,26 @@ pub(super) fn build<'a, R: Reader<'a>>(
     limits: &DecodeLimits,
 ) -> Result<Value, DecodeError> {
     let first = reader.token()?;
-    build_from(first, reader, source, limits)
+    build_from(first, reader, source, limits, &mut { limits.items })
 }
 
-/// Like [`build`], with the value's first token read already.
+/// Like [`build`], with the value's first token read already and an account of `items` that are still allowed.
 pub(super) fn build_from<'a, R: Reader<'a>>(
     first: Token<'a>,
     reader: &mut R,
     source: &Bytes,
     limits: &DecodeLimits,
+    items: &mut usize,
 ) -> Result<Value, DecodeError> {
     let mut builder = Builder {
         reader,
         source,
         limits,
-        items: limits.items,
+        items: *items,
     };
-    builder.value(first, limits.depth)
+    let value = builder.value(first, limits.depth)?;
+    *items = builder.items;
+    Ok(value)
 }
 
 struct Builder<'b, R> {

@@ -1,11 +1,14 @@
 //! One side of a streaming call, and two of them, without any connection.
 
+mod call;
 mod model;
+mod pair;
 mod props;
 mod show;
 mod table;
 mod table_ended;
 mod table_open;
+mod time;
 
 use std::time::{Duration, Instant};
 

@@ -67,6 +67,15 @@ pub(crate) struct Expected {
 
 impl Expected {
     pub(crate) fn of(actions: &[Action]) -> Self {
+        let expected = Self::of_many(actions);
+        let others = [&expected.received, &expected.replied, &expected.refused];
+        let count = expected.emitted.len() + expected.signals.len() + others.map(Vec::len).iter().sum::<usize>();
+        assert_eq!(count, actions.len(), "a signal twice: {actions:?}");
+        expected
+    }
+
+    /// Of several events in a row, which may signal the same.
+    pub(crate) fn of_many(actions: &[Action]) -> Self {
         let mut expected = Self::default();
         for action in actions.iter().cloned() {
             match action {
@@ -74,10 +83,29 @@ impl Expected {
                 Action::Received { .. } => expected.received.push(action),
                 Action::Replied { .. } => expected.replied.push(action),
                 Action::SendRefused { .. } | Action::ReplyRefused => expected.refused.push(action),
-                signal => assert!(expected.signals.insert(format!("{signal:?}")), "twice: {actions:?}"),
+                signal => {
+                    expected.signals.insert(format!("{signal:?}"));
+                }
             }
         }
         expected
+    }
+
+    /// What is expected of this and then of another.
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.emitted.extend_from_slice(&other.emitted);
+        self.received.extend_from_slice(&other.received);
+        self.replied.extend_from_slice(&other.replied);
+        self.refused.extend_from_slice(&other.refused);
+        self.signals.extend(other.signals.iter().cloned());
+    }
+
+    /// Without the signals that are the carrier's.
+    pub(crate) fn without_room(mut self) -> Self {
+        for action in [Action::InboxFull, Action::InboxRoom] {
+            self.signals.remove(&format!("{action:?}"));
+        }
+        self
     }
 
     fn signal(&mut self, condition: bool, action: &Action) {

@@ -175,14 +175,6 @@ impl Carrier {
         }
     }
 
-    /// Hears no more on the shared lane, whose other direction is finished.
-    pub(super) fn part(&self, cx: &mut Cx<'_>, code: Code) {
-        self.on_stream(cx, Lane::SHARED, |stream| {
-            let _ = stream.stop(code);
-            stream.release();
-        });
-    }
-
     /// Finishes the shared lane, so that its delivery is told.
     pub(super) fn finish(&self, cx: &mut Cx<'_>) {
         self.on_stream(cx, Lane::SHARED, |stream| _ = stream.finish());

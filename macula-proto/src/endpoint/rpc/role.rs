@@ -148,11 +148,8 @@ impl RpcRole {
         while let Some(id) = self.deadlines.pop_due(now.mono) {
             let Some(link) = self.links.get_mut(&id) else { continue };
             link.deadline = None;
-            if let Some((code, reason, at)) = link.linger
-                && at <= now.mono
-            {
-                link.linger = None;
-                link.carrier.close(cx, now, code, reason);
+            if link.linger.is_some_and(|(_, _, at)| at <= now.mono) {
+                self.part(cx, now, id);
             }
             self.feed(cx, now, id, Event::Timeout);
         }
@@ -468,11 +465,7 @@ impl RpcRole {
                 self.feed(cx, now, id, Event::LaneEnded(lane(stream), LaneEnd::Stopped(code)));
             }
             E::StreamsAvailable { dir: Dir::Bi, .. } => self.open_lanes(cx, now, id),
-            E::Delivered { stream, .. } if lane(stream) == Lane::SHARED => {
-                if let Some((code, reason, _)) = link.linger.take() {
-                    link.carrier.close(cx, now, code, reason);
-                }
-            }
+            E::Delivered { stream, .. } if lane(stream) == Lane::SHARED => self.part(cx, now, id),
             _ => {}
         }
     }
@@ -492,6 +485,18 @@ impl RpcRole {
         self.read(cx, now, id, Lane::SHARED);
         self.feed(cx, now, id, Event::Lost(reason));
         self.reap(id);
+    }
+
+    /// The last words have arrived, or it took too long.
+    fn part(&mut self, cx: &mut Cx<'_>, now: Now, id: RpcId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some((code, reason, _)) = link.linger.take() else {
+            return;
+        };
+        link.carrier.close(cx, now, code, reason);
+        if !matches!(link.carrier, Carrier::Connection { .. }) {
+            self.carrier_gone(cx, now, id, EndReason::Closed);
+        }
     }
 
     /// Reads a lane as far as the session takes it.
@@ -555,11 +560,12 @@ impl RpcRole {
 
     fn execute(&mut self, cx: &mut Cx<'_>, now: Now, id: RpcId, actions: Vec<Action>) {
         let mut reads = Vec::new();
+        let mut opens = false;
         for action in actions {
+            opens |= matches!(action, Action::OpenLane(_));
             self.execute_one(cx, now, id, action, &mut reads);
         }
         let Some(link) = self.links.get_mut(&id) else { return };
-        let opens = !link.opening.is_empty();
         let deadline = earliest(link.session.poll_timeout(), link.linger.map(|(_, _, at)| at));
         self.deadlines.update(id, link.deadline, deadline);
         link.deadline = deadline;
@@ -606,10 +612,7 @@ impl RpcRole {
                 link.carrier
                     .write(cx, now, &mut link.session, Lane::SHARED, &mut Vec::new());
                 link.carrier.finish(cx);
-                match link.carrier {
-                    Carrier::Connection { .. } => link.linger = Some((code, reason, now.mono + LINGER)),
-                    _ => link.carrier.part(cx, code),
-                }
+                link.linger = Some((code, reason, now.mono + LINGER));
             }
             Action::Ended(reason) => {
                 link.ended = true;
@@ -617,7 +620,7 @@ impl RpcRole {
                     cx.tell(RpcEvent::Down { link: id, reason });
                 }
                 // A tunnel or peering connection goes on without the link, or is gone.
-                if !matches!(link.carrier, Carrier::Connection { .. }) {
+                if link.linger.is_none() && !matches!(link.carrier, Carrier::Connection { .. }) {
                     self.carrier_gone(cx, now, id, EndReason::Closed);
                 }
                 self.reap(id);

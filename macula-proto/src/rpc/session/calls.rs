@@ -67,6 +67,8 @@ struct Answers {
     replied: Option<Result<Outcome, ReplyError>>,
 }
 
+/// Lanes of calls that are being refused.
+const REFUSALS: usize = 64;
 /// The owner polls, so that there is only one who waits, and never for long.
 const POLL: WaiterId = WaiterId(0);
 
@@ -489,8 +491,12 @@ impl Session {
     pub(super) fn lane_arrived(&mut self, lane: Lane, actions: &mut Vec<Action>) {
         let able = self.medium == Medium::Streams && self.config.stream_per_call;
         let welcome = able && (self.per_call || self.side == Side::Dialler && self.phase == Phase::Greeting);
-        if !welcome || lane == Lane::SHARED || self.lanes.len() > self.config.limits.calls {
+        if !welcome || lane == Lane::SHARED {
             return actions.push(Action::Abandon(lane, Code::REFUSED));
+        }
+        // Some more than there may be calls, so that those above can be refused by name.
+        if self.lanes.len() > self.config.limits.calls.saturating_add(REFUSALS) {
+            return actions.push(Action::Abandon(lane, Code::LIMIT));
         }
         let state = LaneState::new(self.decoder(), None);
         self.lanes.insert(lane, state);

@@ -340,7 +340,7 @@ impl Session {
                 state.held = None;
                 let written = state.out.finish && state.out.is_empty() && !state.out.told;
                 if let Some(call) = call {
-                    self.cut_off(now, call, end == LaneEnd::Finished, actions);
+                    self.cut_off(now, call, end, actions);
                 }
                 if written {
                     self.remove_lane(lane, actions);
@@ -350,12 +350,17 @@ impl Session {
     }
 
     /// No more can come for a call. If it is not over by what came, it was cut off.
-    fn cut_off(&mut self, now: Now, call: CallId, orderly: bool, actions: &mut Vec<Action>) {
-        let lost = Fault::from_static("disconnected", "the stream of the call ended");
-        self.drive(now, call, stream::Event::CarrierLost(Loss::Connection(lost)), actions);
+    fn cut_off(&mut self, now: Now, call: CallId, end: LaneEnd, actions: &mut Vec<Action>) {
+        let fault = match end {
+            LaneEnd::Reset(Code::LIMIT) => Fault::from_static("limit", "too many calls"),
+            LaneEnd::Reset(Code::CANCELLED) => Fault::cancelled(),
+            _ => Fault::from_static("disconnected", "the stream of the call ended"),
+        };
+        let loss = Loss::Connection(fault.clone());
+        self.drive(now, call, stream::Event::CarrierLost(loss), actions);
         // One who asks has said everything with the first message, and may end its direction behind it.
-        if !(orderly && self.is_asked(call)) {
-            self.lose_unary(call, actions);
+        if !(end == LaneEnd::Finished && self.is_asked(call)) {
+            self.lose_unary(call, fault, actions);
         }
     }
 }

@@ -63,7 +63,7 @@ pub struct Session {
     encoding: Encoding,
     per_call: bool,
     lanes: BTreeMap<Lane, LaneState>,
-    calls: HashMap<CallId, Call>,
+    calls: BTreeMap<CallId, Call>,
     by_stream: HashMap<StreamId, CallId>,
     by_call: HashMap<Bytes, CallId>,
     /// Calls that wait for a lane.
@@ -100,7 +100,7 @@ impl Session {
             greeting: Greeting::default(),
             per_call: false,
             lanes: BTreeMap::new(),
-            calls: HashMap::new(),
+            calls: BTreeMap::new(),
             by_stream: HashMap::new(),
             by_call: HashMap::new(),
             opening: VecDeque::new(),
@@ -410,9 +410,7 @@ impl Session {
             return;
         }
         self.phase = Phase::Over;
-        let mut calls: Vec<CallId> = self.calls.keys().copied().collect();
-        // In the order in which they were made, whatever the table's.
-        calls.sort_unstable();
+        let calls: Vec<CallId> = self.calls.keys().copied().collect();
         for call in calls {
             self.lose(now, call, actions);
         }
@@ -428,7 +426,7 @@ impl Session {
     fn lose(&mut self, now: Now, call: CallId, actions: &mut Vec<Action>) {
         let loss = Loss::Connection(Fault::disconnected());
         self.drive(now, call, stream::Event::CarrierLost(loss), actions);
-        self.lose_unary(call, actions);
+        self.lose_unary(call, Fault::disconnected(), actions);
     }
 
     fn timeout(&mut self, now: Now, shared: &mut Shared, actions: &mut Vec<Action>) {

@@ -171,9 +171,8 @@ impl Session {
         matches!(self.calls.get(&call).map(|call| &call.body), Some(Body::Unary(unary)) if !unary.caller)
     }
 
-    pub(super) fn lose_unary(&mut self, call: CallId, actions: &mut Vec<Action>) {
-        let lost = Err(ReplyError::Fault(Fault::disconnected()));
-        self.settle_unary(call, lost, actions);
+    pub(super) fn lose_unary(&mut self, call: CallId, fault: Fault, actions: &mut Vec<Action>) {
+        self.settle_unary(call, Err(ReplyError::Fault(fault)), actions);
     }
 
     /// Settles a unary call without telling the peer; `false` if it was settled before.

@@ -6,8 +6,8 @@ use super::{
     StreamOpen,
 };
 use crate::wire::reader::{Entries, Reader, Str, Token};
-use crate::wire::value::{build, build_from, shared};
-use crate::wire::{DecodeLimits, Encoding, Value, cbor::CborReader, msgpack::MsgpackReader};
+use crate::wire::value::{build_from, shared};
+use crate::wire::{DecodeErrorKind, DecodeLimits, Encoding, Value, cbor::CborReader, msgpack::MsgpackReader};
 use bytes::Bytes;
 
 /// Decodes the payload of a message of type `kind`.
@@ -73,16 +73,23 @@ struct Input<'s, R> {
     /// What the reader reads, so that long strings can share its buffer.
     source: &'s Bytes,
     limits: &'s DecodeLimits,
+    /// Items still allowed, those that are read over included: a payload of many tiny ones is cheap to send.
+    items: usize,
 }
 
 impl<'a, 's, R: Reader<'a>> Input<'s, R> {
     fn new(reader: R, source: &'s Bytes, limits: &'s DecodeLimits) -> Self {
-        Self { reader, source, limits }
+        Self {
+            reader,
+            source,
+            limits,
+            items: limits.items,
+        }
     }
 
     /// Reads the payload's map, which has to be all of it, and returns its `fields` in the order of their names here.
     fn fields<const N: usize>(&mut self, fields: [(&'static str, Want); N]) -> Result<[Slot<'a>; N], RpcError> {
-        let Token::Map(length) = self.reader.item()? else {
+        let Token::Map(length) = self.item()? else {
             return Err(RpcError::NotAMap);
         };
         let slots = self.entries(length, fields)?;
@@ -99,18 +106,18 @@ impl<'a, 's, R: Reader<'a>> Input<'s, R> {
         let mut slots = [const { Slot::Absent }; N];
         let mut seen = [false; N];
         let mut entries = Entries::new(&self.reader, length, 2)?;
-        while let Some(key) = entries.next(&mut self.reader)? {
-            let at = match key {
+        while let Some(key) = entries.next_tagged(&mut self.reader)? {
+            let at = match self.behind_tags(key)? {
                 Token::Bytes(key) | Token::Text(key) => fields.iter().position(|(name, _)| key.is(name.as_bytes())),
                 other => {
-                    self.reader.skip(other, self.limits.depth)?;
+                    self.pass(other, self.limits.depth)?;
                     None
                 }
             };
             let known = at.and_then(|at| Some((fields.get(at)?, slots.get_mut(at)?, seen.get_mut(at)?)));
             let Some(((name, want), slot, seen)) = known else {
-                let value = self.reader.item()?;
-                self.reader.skip(value, self.limits.depth)?;
+                let value = self.item()?;
+                self.pass(value, self.limits.depth)?;
                 continue;
             };
             if std::mem::replace(seen, true) && !R::DUPLICATE_KEYS {
@@ -123,13 +130,12 @@ impl<'a, 's, R: Reader<'a>> Input<'s, R> {
 
     fn slot(&mut self, field: &'static str, want: Want) -> Result<Slot<'a>, RpcError> {
         let token = match want {
-            Want::Term => return Ok(Slot::Term(build(&mut self.reader, self.source, self.limits)?)),
-            Want::Body => self.reader.token()?,
-            Want::Plain | Want::Fault => self.reader.item()?,
+            Want::Term | Want::Body => self.reader.token()?,
+            Want::Plain | Want::Fault => self.item()?,
         };
         Ok(match (want, token) {
             (Want::Body, token @ (Token::Bytes(_) | Token::Text(_))) => Slot::Plain(token),
-            (Want::Body, token) => Slot::Term(build_from(token, &mut self.reader, self.source, self.limits)?),
+            (Want::Term | Want::Body, token) => Slot::Term(self.term(token)?),
             (_, Token::Null) => Slot::Absent,
             (Want::Fault, Token::Map(length)) => {
                 let [code, message] = self.entries(length, [("code", Want::Plain), ("message", Want::Plain)])?;
@@ -144,10 +150,57 @@ impl<'a, 's, R: Reader<'a>> Input<'s, R> {
             }),
             (Want::Fault, _) => return Err(wrong(field, "a map")),
             (_, token) => {
-                self.reader.skip(token, self.limits.depth)?;
+                self.pass(token, self.limits.depth)?;
                 Slot::Plain(token)
             }
         })
+    }
+
+    /// The value that begins with `token`.
+    fn term(&mut self, token: Token<'a>) -> Result<Value, RpcError> {
+        let value = build_from(token, &mut self.reader, self.source, self.limits, &mut self.items);
+        Ok(value?)
+    }
+
+    /// The next token behind any tags, where something has to come.
+    fn item(&mut self) -> Result<Token<'a>, RpcError> {
+        let token = self.reader.token()?;
+        self.behind_tags(token)
+    }
+
+    fn behind_tags(&mut self, mut token: Token<'a>) -> Result<Token<'a>, RpcError> {
+        loop {
+            let limit = self.limits.items;
+            let too_many = || self.reader.error(DecodeErrorKind::TooManyItems { limit });
+            self.items = self.items.checked_sub(1).ok_or_else(too_many)?;
+            match token {
+                Token::Tag(_) => token = self.reader.token()?,
+                Token::Break => return Err(self.reader.error(DecodeErrorKind::Invalid).into()),
+                token => return Ok(token),
+            }
+        }
+    }
+
+    /// Reads over what belongs to `token`, which has just been read, nested at most `left` deep.
+    fn pass(&mut self, token: Token<'a>, left: usize) -> Result<(), RpcError> {
+        let (length, per_entry) = match token {
+            Token::Array(length) => (length, 1),
+            Token::Map(length) => (length, 2),
+            _ => return Ok(()),
+        };
+        let limit = self.limits.depth;
+        let too_deep = || self.reader.error(DecodeErrorKind::TooDeep { limit });
+        let left = left.checked_sub(1).ok_or_else(too_deep)?;
+        let mut entries = Entries::new(&self.reader, length, per_entry)?;
+        while let Some(first) = entries.next_tagged(&mut self.reader)? {
+            let first = self.behind_tags(first)?;
+            self.pass(first, left)?;
+            for _ in 1..per_entry {
+                let token = self.item()?;
+                self.pass(token, left)?;
+            }
+        }
+        Ok(())
     }
 
     fn ids(mut self, encoding: Encoding) -> Result<Ids, RpcError> {

@@ -14,7 +14,7 @@ impl Message {
     /// Keys, enumerations and strings are written as deployed peers write them: in CBOR the keys of `connect`, `ping` and the
     /// messages of streams are text, those of all others byte strings; in MessagePack every string is `bin`.
     /// Values are written as they are: for deployed MessagePack peers, which understand no `str`, they must not contain
-    /// [`Value::Text`].
+    /// [`Value::Text`] (see [`Message::text_to_bytes`]).
     ///
     /// # Errors
     /// Values that no receiver could take, and payloads of more than [`MAX_PAYLOAD`] bytes. `out` is then as it was before.

@@ -419,4 +419,62 @@ impl Message {
             _ => None,
         }
     }
+
+    /// Turns all text inside the message's values into byte strings.
+    ///
+    /// Deployed MessagePack peers, whose strings are all `bin`, read text as a list of numbers. To them, text is what a router
+    /// gets where a CBOR peer sent an atom. Between other peers it is better left as it is.
+    pub fn text_to_bytes(&mut self) {
+        match self {
+            Self::Connect(connect) => {
+                let Connect { identity, site, .. } = &mut **connect;
+                [identity, site].into_iter().flatten().for_each(text_to_bytes);
+            }
+            Self::Publish(Publish { payload, trace, .. }) => {
+                text_to_bytes(payload);
+                trace.iter_mut().for_each(text_to_bytes);
+            }
+            Self::Call(Call { args, trace, .. }) => {
+                text_to_bytes(args);
+                trace.iter_mut().for_each(text_to_bytes);
+            }
+            Self::Reply(Reply { outcome, trace, .. }) => {
+                outcome.text_to_bytes();
+                trace.iter_mut().for_each(text_to_bytes);
+            }
+            Self::StreamReply { outcome, .. } => outcome.text_to_bytes(),
+            Self::Cast { args, .. } | Self::StreamOpen(StreamOpen { args, .. }) => text_to_bytes(args),
+            Self::StreamData(StreamData { chunk, .. }) => {
+                if let Chunk::Term(term) = chunk {
+                    text_to_bytes(term);
+                }
+            }
+            Self::Disconnect { .. } | Self::Ping { .. } | Self::Pong { .. } => {}
+            Self::Subscribe { .. } | Self::Unsubscribe { .. } | Self::RegisterProcedure { .. } => {}
+            Self::StreamEnd { .. } | Self::StreamError { .. } => {}
+        }
+    }
+}
+
+impl Outcome {
+    fn text_to_bytes(&mut self) {
+        if let Self::Ok(result) = self {
+            text_to_bytes(result);
+        }
+    }
+}
+
+/// As deep as the value is nested, which decoders keep within a limit.
+fn text_to_bytes(value: &mut Value) {
+    match value {
+        Value::Text(text) => *value = Value::Bytes(std::mem::take(text)),
+        Value::Array(elements) => elements.iter_mut().for_each(text_to_bytes),
+        Value::Map(entries) => {
+            for (key, value) in entries {
+                text_to_bytes(key);
+                text_to_bytes(value);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Uint(_) | Value::Int(_) | Value::Float(_) | Value::Bytes(_) => {}
+    }
 }

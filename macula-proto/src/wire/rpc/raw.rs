@@ -75,7 +75,7 @@ impl RawMessage {
     /// well-formed map, and names the same call to every reader.
     ///
     /// # Errors
-    /// Malformed payloads, those nested deeper than `limits` allow, and ids that are no strings of the right length.
+    /// Malformed payloads, those deeper or with more items than `limits` allow, and ids that are no strings of the right length.
     /// Whether the ids that a type needs are there is not checked.
     pub fn peek(&self, limits: &DecodeLimits) -> Result<Peek, RpcError> {
         let kind = self.kind()?;

@@ -140,6 +140,7 @@ fn depth_and_items_have_limits() {
             ("args", &nested, DecodeErrorKind::TooDeep { limit: 10 }),
             ("more", &nested, DecodeErrorKind::TooDeep { limit: 10 }),
             ("args", &many, DecodeErrorKind::TooManyItems { limit: 100 }),
+            ("more", &many, DecodeErrorKind::TooManyItems { limit: 100 }),
         ] {
             let fields = [("procedure", Value::bytes("p")), (key, args.clone())];
             let raw = RawMessage::new(framed(0x22, &payload(encoding, &fields)));

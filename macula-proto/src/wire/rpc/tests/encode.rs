@@ -124,3 +124,39 @@ fn codecs_of_values_read_what_is_written() {
         );
     }
 }
+
+#[test]
+fn text_becomes_bytes_on_request() {
+    let words = |word: fn(&str) -> Value| {
+        let map = Value::Map(vec![(word("key"), Value::Array(vec![word("element"), Value::Uint(1)]))]);
+        let stream = STREAM;
+        let (args, outcome) = (map.clone(), Outcome::Ok(map.clone()));
+        let mut connect = Connect::new(Bytes::new());
+        (connect.identity, connect.site) = (Some(map.clone()), Some(word("here")));
+        let call_id = Bytes::new();
+        let reply = Reply {
+            call_id,
+            outcome: outcome.clone(),
+            trace: Some(word("trace")),
+        };
+        let chunk = Chunk::Term(map);
+        [
+            Message::Connect(Box::new(connect)),
+            Message::Reply(reply),
+            Message::StreamReply { stream, outcome },
+            Message::StreamData(StreamData { stream, seq: 0, chunk }),
+            Message::Cast {
+                procedure: Bytes::new(),
+                args,
+            },
+        ]
+    };
+    let mut with_text = words(|word| Value::text(word));
+    with_text.iter_mut().for_each(Message::text_to_bytes);
+    assert_eq!(with_text, words(|word| Value::bytes(word)));
+    for mut message in messages() {
+        let (kind, stream) = (message.kind(), message.stream());
+        message.text_to_bytes();
+        assert_eq!((message.kind(), message.stream()), (kind, stream));
+    }
+}

@@ -1,0 +1,7 @@
+//! Calls over every carrier: whole endpoints on a virtual clock, one suite for all of them.
+
+mod bounds;
+mod carriers;
+mod suite;
+#[path = "../world/mod.rs"]
+mod world;

@@ -1,0 +1,6 @@
+//! Sessions against scripted peers: what goes over the wire, message by message.
+
+mod calls;
+mod faults;
+mod greeting;
+mod peer;
