@@ -85,8 +85,8 @@ impl ServerCall {
         Ok(self.control().set_reply(Outcome::Ok(value.into_value()?)))
     }
 
-    /// Settles the reply with an error, which leaves a streaming call open. The first word counts, as with
-    /// [`set_reply`](Self::set_reply).
+    /// Settles the reply with an error, which leaves a streaming call open; but on a peering connection, whose frames have no such
+    /// reply, it ends the call for the caller. The first word counts, as with [`set_reply`](Self::set_reply).
     pub fn set_error(&self, fault: Fault) -> bool {
         self.control().set_reply(Outcome::Err(fault))
     }

@@ -191,6 +191,9 @@ impl Peer {
     /// [`recv`](Self::recv) as before, and have to be fetched, or they hold up the calls. The link ends with its last handle; the
     /// connection goes on, and stays open as long as the link has handles.
     ///
+    /// Signed frames have fewer types than other links: negative integers cannot be sent (the call ends with `bad_value`), booleans and
+    /// floats arrive as text.
+    ///
     /// # Errors
     /// [`RpcConnectError`] when the connection is over.
     pub async fn rpc(&self, config: RpcConfig) -> Result<RpcClient, RpcConnectError> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{
-    Session,
+    Phase, Session,
     calls::{Body, Call},
     types::{Action, CallId, Lane, Request, Shared},
 };
@@ -199,7 +199,12 @@ impl Session {
             && lane != Lane::SHARED
             && self.lanes.remove(&lane).is_some()
         {
-            actions.push(Action::Abandon(lane, Code::CANCELLED));
+            // It may overtake what is said on the shared lane about the end of the link.
+            let code = match self.phase {
+                Phase::Over => Code::CLOSED,
+                _ => Code::CANCELLED,
+            };
+            actions.push(Action::Abandon(lane, code));
         }
         true
     }
