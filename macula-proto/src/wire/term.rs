@@ -16,6 +16,8 @@
 
 mod de;
 mod ser;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

@@ -2,9 +2,7 @@
 
 use std::{any::Any, sync::Arc};
 
-use macula_proto::{
-    identity::Identity, peering::PeeringConfig, tunnel::relay::RelayConfig, wire::Encoding,
-};
+use macula_proto::{identity::Identity, peering::PeeringConfig, tunnel::relay::RelayConfig, wire::Encoding};
 use macula_tokio::{
     DialConfig, Endpoint, ListenConfig, Options, PeerListenConfig, RelayClient, RelayServer, alpn, entropy,
     rpc::{EncodingChoice, RpcClient, RpcConfig, RpcServer},
@@ -164,7 +162,10 @@ impl Rig {
         let (near, far) = (near.unwrap(), far.unwrap());
         let caller = near.rpc(config(1)).await.unwrap();
         let provider = far.rpc(config(2)).await.unwrap();
-        assert_eq!(caller.peer().unwrap().peer_id(), Identity::from_seed(&[2; 32]).node_id());
+        assert_eq!(
+            caller.peer().unwrap().peer_id(),
+            Identity::from_seed(&[2; 32]).node_id()
+        );
         Self {
             carrier: Carrier::Peering,
             caller: end(caller, &dialler),

@@ -18,7 +18,7 @@ use macula_tokio::{
 use tokio::sync::Notify;
 
 use crate::{
-    carriers::{bind, config, connection, dial, listen},
+    carriers::{Carrier, Rig, bind, config, connection, dial, listen},
     soon,
 };
 
@@ -78,7 +78,10 @@ async fn calls_above_the_limit_wait_their_turn() {
     assert_eq!(inside.load(Ordering::SeqCst), 2);
     for done in 1..=5 {
         open.notify_one();
-        assert_eq!(soon("a reply", calls.join_next()).await.unwrap().unwrap(), Ok(Value::Null));
+        assert_eq!(
+            soon("a reply", calls.join_next()).await.unwrap().unwrap(),
+            Ok(Value::Null)
+        );
         until("the next", || inside.load(Ordering::SeqCst) == (done + 2).min(5)).await;
     }
 }
@@ -197,7 +200,10 @@ async fn the_link_ends_with_its_last_handle() {
     let mut call = near.client.open("echo", Mode::Bidi, ()).await.unwrap();
     drop(near.client);
     call.send(Chunk::Raw("x".into())).await.unwrap();
-    assert!(soon("an echo", call.recv()).await.unwrap().is_some(), "the call keeps the link");
+    assert!(
+        soon("an echo", call.recv()).await.unwrap().is_some(),
+        "the call keeps the link"
+    );
     assert!(far.client.info().is_some());
     drop(call);
     let reason = soon("the end", far.client.closed()).await;
@@ -244,13 +250,14 @@ async fn dials_that_fail_say_why() {
 async fn many_small_chunks_wake_the_driver_seldom() {
     const CHUNKS: u64 = 50_000;
     let (near, far) = connection(config(1), config(2)).await;
-    far.server.advertise("swallow", Mode::ClientStream, async |mut call: ServerCall| {
-        let mut count = 0u64;
-        while call.recv().await?.is_some() {
-            count += 1;
-        }
-        Ok(Value::from(count))
-    });
+    far.server
+        .advertise("swallow", Mode::ClientStream, async |mut call: ServerCall| {
+            let mut count = 0u64;
+            while call.recv().await?.is_some() {
+                count += 1;
+            }
+            Ok(Value::from(count))
+        });
     let call = near.client.open("swallow", Mode::ClientStream, ()).await.unwrap();
     let runs = |end: &RpcClient| end.endpoint().driver_stats().runs;
     let before = (runs(&near.client), runs(&far.client));
@@ -264,7 +271,10 @@ async fn many_small_chunks_wake_the_driver_seldom() {
     let after = (runs(&near.client), runs(&far.client));
     let (sender, receiver) = (after.0 - before.0, after.1 - before.1);
     println!("{CHUNKS} chunks in {took:?}: the sender's driver ran {sender} times, the receiver's {receiver}");
-    assert!(sender < CHUNKS / 4 && receiver < CHUNKS / 4, "{sender} and {receiver} runs");
+    assert!(
+        sender < CHUNKS / 4 && receiver < CHUNKS / 4,
+        "{sender} and {receiver} runs"
+    );
 }
 
 #[tokio::test]
@@ -272,4 +282,20 @@ async fn a_fault_of_a_handler_keeps_its_words() {
     let fault = Fault::new("teapot", "short and stout");
     assert_eq!(Fault::from(CallError::Aborted(fault.clone())), fault);
     assert_eq!(Fault::from(CallError::SendClosed).code, "send_closed");
+}
+
+/// What carries a link may go without a word.
+#[tokio::test]
+async fn a_peering_connection_that_is_gone_takes_its_calls_along() {
+    let rig = Rig::new(Carrier::Peering).await;
+    echo(&rig.provider.server);
+    let client = rig.caller.client;
+    let mut call = client.open("echo", Mode::Bidi, ()).await.unwrap();
+    call.send(Chunk::Raw("x".into())).await.unwrap();
+    assert!(soon("an echo", call.recv()).await.unwrap().is_some());
+    rig.provider.client.peer().unwrap().abort(Code::SHUTDOWN);
+    assert_eq!(soon("the end", call.recv()).await.unwrap_err().code(), "disconnected");
+    for client in [&client, &rig.provider.client] {
+        assert!(matches!(soon("the end", client.closed()).await, EndReason::Lost(_)));
+    }
 }

@@ -95,9 +95,11 @@ fn advertise(server: &RpcServer) -> Provider {
     });
     for kind in [Kind::Unary, Mode::Bidi.into()] {
         let name = if kind == Kind::Unary { "unary" } else { "stream" };
-        server.advertise(format!("{name}/panic"), kind, async |_: ServerCall| -> Result<(), Fault> {
-            panic!("on purpose")
-        });
+        server.advertise(
+            format!("{name}/panic"),
+            kind,
+            async |_: ServerCall| -> Result<(), Fault> { panic!("on purpose") },
+        );
         server.advertise(format!("{name}/fail"), kind, async |_: ServerCall| {
             Err::<(), _>(Fault::new("teapot", "short and stout"))
         });
@@ -122,11 +124,11 @@ fn advertise(server: &RpcServer) -> Provider {
     server.advertise("settle", Mode::Bidi, async |call: ServerCall| {
         let early: bool = call.args_as()?;
         if early {
-            assert!(call.set_reply(&"first")?);
+            assert!(call.set_reply("first")?);
         } else {
             assert!(call.set_error(Fault::from_code("sorry")));
         }
-        assert!(!call.set_reply(&"second")?, "the first counts");
+        assert!(!call.set_reply("second")?, "the first counts");
         call.send(Chunk::Raw("after".into())).await?;
         Ok(Value::text("third"))
     });
@@ -195,7 +197,9 @@ async fn stream_and_sink(client: &RpcClient) {
     let mut call = client.open("echo", Mode::Bidi, ()).await.unwrap();
     for number in 0..10u64 {
         poll_fn(|cx| Pin::new(&mut call).poll_ready(cx)).await.unwrap();
-        Pin::new(&mut call).start_send(Chunk::Term(Value::Uint(number))).unwrap();
+        Pin::new(&mut call)
+            .start_send(Chunk::Term(Value::Uint(number)))
+            .unwrap();
     }
     poll_fn(|cx| Pin::new(&mut call).poll_flush(cx)).await.unwrap();
     poll_fn(|cx| Pin::new(&mut call).poll_close(cx)).await.unwrap();
@@ -249,7 +253,10 @@ async fn unary(client: &RpcClient, carrier: Carrier) {
     let wrong = client.call_as::<String>("add", &(1, 2)).await.unwrap_err();
     assert!(matches!(wrong, CallError::Value(_)));
     let short = Duration::from_millis(50);
-    assert_eq!(client.call_timeout("unary/hang", (), short).await.unwrap_err().code(), "timeout");
+    assert_eq!(
+        client.call_timeout("unary/hang", (), short).await.unwrap_err().code(),
+        "timeout"
+    );
     let mut call = client.open_with(Request::new("add", Kind::Unary)).await.unwrap();
     assert_eq!(call.recv().await, Ok(None), "there are no chunks");
     assert!(call.send(Chunk::Raw("x".into())).await.is_err());
@@ -345,7 +352,10 @@ async fn replies(client: &RpcClient, carrier: Carrier) {
     if carrier == Carrier::Peering {
         // Signed frames have no reply that is an error: it ends the call.
         let error = call.reply().await.unwrap_err();
-        assert!(matches!(&error, CallError::Aborted(fault) if fault.code == "sorry"), "{error:?}");
+        assert!(
+            matches!(&error, CallError::Aborted(fault) if fault.code == "sorry"),
+            "{error:?}"
+        );
         return;
     }
     assert_eq!(drain(&mut call).await, Ok(vec![Chunk::Raw("after".into())]));
