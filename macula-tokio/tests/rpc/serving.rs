@@ -299,3 +299,19 @@ async fn a_peering_connection_that_is_gone_takes_its_calls_along() {
         assert!(matches!(soon("the end", client.closed()).await, EndReason::Lost(_)));
     }
 }
+
+/// A time limit within the process has nobody else to wake the endpoint.
+#[tokio::test]
+async fn a_local_call_keeps_its_deadline() {
+    let endpoint = bind();
+    endpoint.advertise("hang", Mode::Bidi);
+    let client = endpoint.local_rpc();
+    // The driver sleeps for good.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut request = Request::new("hang", Mode::Bidi.into());
+    request.deadline = Some(Duration::from_millis(50));
+    let mut call = client.try_open(request).unwrap();
+    let served = soon("a call", endpoint.accept_call()).await.unwrap();
+    assert_eq!(soon("the deadline", call.recv()).await.unwrap_err().code(), "timeout");
+    soon("the end", served.ended()).await;
+}
