@@ -9,6 +9,7 @@
 //! | dialled by a node of [`relay_client`](Endpoint::relay_client) | its session and supervisor | [`Event::Client`]; those of tunnels handed out as [`Event::Quic`] |
 //! | dialled with [`connect_peer`](Endpoint::connect_peer) | its peering machine | [`Event::Peer`] |
 //! | accepted, ALPN `macula`, after [`serve_peers`](Endpoint::serve_peers), first byte 0 | its peering machine | [`Event::Peer`] |
+//! | accepted, ALPN `macula`, after [`serve_router`](Endpoint::serve_router), first byte 1 | the router machine | none |
 //! | all others | nobody | [`Event::Quic`] |
 
 mod address;
@@ -17,6 +18,7 @@ mod client;
 mod lane;
 mod peer;
 mod relay;
+mod router;
 mod splice;
 
 use std::{
@@ -48,6 +50,7 @@ use crate::{
 use client::ClientRole;
 use peer::PeerRole;
 use relay::RelayRole;
+use router::RouterRole;
 
 /// Everything that shares one UDP socket: connections in the hands of the embedding program, and those that a machine
 /// runs.
@@ -59,7 +62,10 @@ pub struct Endpoint {
     quic: quic::Endpoint,
     rng: Rng,
     relay: Option<RelayRole>,
+    router: Option<RouterRole>,
     peers: PeerRole,
+    /// Of connections that turned out to be no peers.
+    returned: VecDeque<quic::Event>,
     clients: BTreeMap<ClientId, Client>,
     next_client: u64,
     /// Which node runs a connection.
@@ -135,7 +141,9 @@ impl Endpoint {
             quic,
             rng,
             relay: None,
+            router: None,
             peers,
+            returned: VecDeque::new(),
             clients: BTreeMap::new(),
             next_client: 0,
             by_conn: HashMap::new(),
@@ -157,6 +165,7 @@ impl Endpoint {
         self.last_timeout = Some(now.mono);
         self.quic.handle_timeout(now);
         self.with_relay(|relay, quic, out| relay.handle_timeout(quic, now, out));
+        self.with_router(|router, quic| router.handle_timeout(quic, now));
         while let Some(client) = self.deadlines.pop_due(now.mono) {
             if let Some(client) = self.clients.get_mut(&client) {
                 client.deadline = None;
@@ -181,6 +190,10 @@ impl Endpoint {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
+            if let Some(event) = self.returned.pop_front() {
+                self.with_router(|router, quic| router.on_event(quic, now, &event));
+                continue;
+            }
             if let Some(event) = self.quic.poll_event() {
                 if let Some(event) = self.route(now, event) {
                     // What a machine said about it on the way comes first.
@@ -204,7 +217,8 @@ impl Endpoint {
     /// that it is now.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let relay = self.relay.as_ref().and_then(RelayRole::poll_timeout);
-        let mut machines = earliest(relay, self.deadlines.earliest());
+        let router = self.router.as_ref().and_then(RouterRole::poll_timeout);
+        let mut machines = earliest(earliest(relay, router), self.deadlines.earliest());
         machines = earliest(machines, self.peers.poll_timeout());
         // A deadline set in the past is served at the next tick, never twice in the same one.
         if let (Some(at), Some(last)) = (machines, self.last_timeout) {
@@ -410,6 +424,10 @@ impl Endpoint {
         }
         if self.peers.takes(&event) {
             self.with_peers(|peers, quic, out| peers.on_event(quic, now, event, out));
+            return None;
+        }
+        if self.router.as_ref().is_some_and(|router| router.takes(&event)) {
+            self.with_router(|router, quic| router.on_event(quic, now, &event));
             return None;
         }
         match self.by_conn.get(&conn).copied() {

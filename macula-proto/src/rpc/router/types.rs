@@ -225,6 +225,8 @@ pub struct RouterStats {
     pub silent: u64,
     /// Connections closed because they broke the protocol.
     pub failed: u64,
+    /// Streams that nodes should not have opened.
+    pub extra_streams: u64,
 }
 
 impl RouterStats {
