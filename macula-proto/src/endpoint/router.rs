@@ -76,6 +76,8 @@ pub(super) struct RouterRole {
     actions: VecDeque<Action>,
     scratch: Vec<Action>,
     extra_streams: u64,
+    /// Connections that turned out to be something else.
+    strangers: u64,
 }
 
 /// A connection, as far as the machine does not know it.
@@ -95,6 +97,7 @@ impl RouterRole {
             actions: VecDeque::new(),
             scratch: Vec::new(),
             extra_streams: 0,
+            strangers: 0,
         }
     }
 
@@ -141,6 +144,7 @@ impl RouterRole {
     fn stats(&self) -> RouterStats {
         let mut stats = self.machine.stats();
         stats.extra_streams = self.extra_streams;
+        stats.failed += self.strangers;
         stats
     }
 
@@ -201,6 +205,7 @@ impl RouterRole {
                 Ok(Some(bytes)) => {
                     let begun = std::mem::replace(&mut link.begun, true);
                     if !begun && bytes.first() != Some(&RPC) {
+                        self.strangers += 1;
                         connection.close(now, Code::PROTOCOL, Bytes::from_static(b"not rpc"));
                         return self.feed(now, Event::Lost(key(conn)));
                     }

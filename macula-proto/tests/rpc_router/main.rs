@@ -3,6 +3,7 @@
 mod calls;
 mod net;
 mod pressure;
+mod props;
 mod streams;
 
 use std::time::Duration;

@@ -20,6 +20,7 @@ mod outcome;
 mod pages;
 mod relay;
 mod report;
+mod router_report;
 mod scalar;
 mod settings;
 mod signals;
