@@ -5,6 +5,7 @@ mod net;
 mod pressure;
 mod props;
 mod streams;
+mod table;
 
 use std::time::Duration;
 

@@ -197,13 +197,11 @@ impl Model {
                 let (stream, fault) = (end.id, Fault::from_code("failed"));
                 Some(Message::StreamError { stream, fault })
             }),
-            Op::Reply { call } => {
-                if self.calls.get(call).is_some_and(|call| !call.replied) {
-                    self.speak(call, false, |end| {
-                        let (stream, outcome) = (end.id, Outcome::Ok(Value::Uint(call as u64)));
-                        Some(Message::StreamReply { stream, outcome })
-                    });
-                }
+            Op::Reply { call } if self.calls.get(call).is_some_and(|call| !call.replied) => {
+                self.speak(call, false, |end| {
+                    let (stream, outcome) = (end.id, Outcome::Ok(Value::Uint(call as u64)));
+                    Some(Message::StreamReply { stream, outcome })
+                });
             }
             _ => {}
         }

@@ -243,12 +243,15 @@ fn whoever_goes_away_ends_the_calls_of_the_others() {
     assert_eq!(code(&net.next(caller)), "not_found");
 }
 
+/// The call's mode, who says what in it, and after how many seconds it is forgotten.
+type Ending<'a> = (Mode, &'a [(bool, &'a Message)], Option<u64>);
+
 #[test]
 fn a_call_is_forgotten_when_nothing_can_come_any_more() {
     let (both, send) = (end_both(1), end(1));
     let replied = stream_reply(1, 1);
     // Who says what; whether it is over after the last of it, at once or after a moment.
-    let table: [(Mode, &[(bool, &Message)], Option<u64>); 12] = [
+    let table: [Ending<'_>; 12] = [
         (Mode::Bidi, &[(true, &both)], Some(0)),
         (Mode::Bidi, &[(false, &both)], Some(0)),
         (Mode::Bidi, &[(true, &error(1, "x"))], Some(0)),

@@ -223,11 +223,7 @@ fn refusals(out: &mut DescriptorEncoder<'_>, stats: &RelayStats) -> Result<(), s
     Ok(())
 }
 
-fn routing(
-    out: &mut DescriptorEncoder<'_>,
-    status: &RouterStatus,
-    stats: &RouterStats,
-) -> Result<(), std::fmt::Error> {
+fn routing(out: &mut DescriptorEncoder<'_>, status: &RouterStatus, stats: &RouterStats) -> Result<(), std::fmt::Error> {
     for (name, help, value) in [
         ("router_nodes", "Nodes connected to the router", status.nodes.len()),
         ("router_procedures", "Registered procedures", status.procedures.len()),

@@ -38,9 +38,7 @@ impl RouterReport {
                 .collect(),
             streams: status.streams,
             calls: status.calls,
-            counters: counters(stats)
-                .map(|(name, _, value)| (name.to_owned(), value))
-                .into(),
+            counters: counters(stats).map(|(name, _, value)| (name.to_owned(), value)).into(),
             messages: messages(stats).filter(|(_, count)| *count > 0).map(named).collect(),
             refused: refused(stats).map(named).collect(),
         }
@@ -62,8 +60,16 @@ pub(crate) fn counters(stats: &RouterStats) -> [(&'static str, &'static str, u64
         ("malformed", "Messages that could not be read", stats.malformed),
         ("timeouts", "Unary calls without a reply in time", stats.timeouts),
         ("idle", "Streaming calls ended because nothing went on them", stats.idle),
-        ("stalled", "Calls ended because a node did not take a message", stats.stalled),
-        ("disconnected", "Calls ended because the other node went", stats.disconnected),
+        (
+            "stalled",
+            "Calls ended because a node did not take a message",
+            stats.stalled,
+        ),
+        (
+            "disconnected",
+            "Calls ended because the other node went",
+            stats.disconnected,
+        ),
         ("silent", "Connections closed because they said nothing", stats.silent),
         (
             "failed",
@@ -94,10 +100,25 @@ impl fmt::Display for RouterReport {
             self.streams,
             self.calls
         )?;
-        let troubles = ["stray", "malformed", "timeouts", "idle", "stalled", "disconnected", "silent", "failed"];
-        let counted = self.counters.iter().filter(|(name, _)| troubles.contains(&name.as_str()));
+        let troubles = [
+            "stray",
+            "malformed",
+            "timeouts",
+            "idle",
+            "stalled",
+            "disconnected",
+            "silent",
+            "failed",
+        ];
+        let counted = self
+            .counters
+            .iter()
+            .filter(|(name, _)| troubles.contains(&name.as_str()));
         let counted = counted.map(|(name, &value)| (name.clone(), value));
-        let refused = self.refused.iter().map(|(why, &value)| (format!("refused {why}"), value));
+        let refused = self
+            .refused
+            .iter()
+            .map(|(why, &value)| (format!("refused {why}"), value));
         counted
             .chain(refused)
             .filter(|(_, value)| *value > 0)
