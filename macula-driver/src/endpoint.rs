@@ -131,6 +131,10 @@ impl Endpoint {
         &self.shared.clock
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Whether the socket can send to this address.
     pub(crate) fn reaches(&self, remote: SocketAddr) -> bool {
         self.shared.family.reaches(remote)

@@ -24,6 +24,7 @@ mod io_futures;
 mod io_tokio;
 mod peer;
 mod relay;
+mod rpc;
 mod shared;
 mod socket;
 mod stream;
@@ -40,6 +41,10 @@ pub use incoming::Incoming;
 pub use peer::{Peer, PeerConnectError, PeerEnd};
 pub use quinn_udp::UdpSockRef;
 pub use relay::{NodeEvent, OpenError, RelayClient, RelayServer, RelaySnapshot, Resolve, Tunnel};
+pub use rpc::{
+    Call, CallControl, CallError, CallReceiver, CallSender, IntoValue, PingError, RpcClient, RpcConnectError,
+    ServerCall,
+};
 pub use shared::DriverStats;
 pub use socket::{SocketOptions, bind};
 pub use stream::{RecvStream, SendStream, Stream};

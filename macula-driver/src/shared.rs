@@ -129,6 +129,36 @@ impl Shared {
         result
     }
 
+    /// As [`until`](Self::until), for a task that keeps its place (`key`) itself, and gives it back with
+    /// [`stop_waiting`](Self::stop_waiting).
+    pub(crate) fn poll_until<T>(
+        &self,
+        wait: Wait,
+        key: &mut Option<u64>,
+        cx: &TaskContext<'_>,
+        check: impl FnOnce(&mut State) -> Poll<T>,
+    ) -> Poll<T> {
+        self.locked(|state| {
+            let outcome = check(state);
+            if outcome.is_pending() {
+                let old = state.waiters.register(wait, key, cx.waker());
+                state.displace(old);
+            } else if let Some(key) = key.take() {
+                let old = state.waiters.forget(wait, key);
+                state.displace(old);
+            }
+            outcome
+        })
+    }
+
+    /// Gives a place among those who wait back.
+    pub(crate) fn stop_waiting(&self, wait: Wait, key: &mut Option<u64>) {
+        if let Some(key) = key.take() {
+            let old = self.locked(|state| state.waiters.forget(wait, key));
+            drop(old);
+        }
+    }
+
     /// Waits until `check` is ready; looks again whenever `wait` is signalled.
     pub(crate) fn until<F>(&self, wait: Wait, check: F) -> Until<'_, F> {
         Until {
@@ -189,7 +219,10 @@ impl State {
 
     /// Wakes the driver if the endpoint has something for it.
     pub(crate) fn kick_if_due(&mut self) {
-        if self.driver.is_some() && self.endpoint.poll_timeout().is_some_and(|at| at <= self.now.mono) {
+        if self.driver.is_none() {
+            return;
+        }
+        if self.endpoint.has_news() || self.endpoint.poll_timeout().is_some_and(|at| at <= self.now.mono) {
             self.kick();
         }
     }
@@ -281,9 +314,9 @@ impl State {
                 return;
             }
         }
-        if let Some(state) = entry.streams.remove(&stream) {
-            self.displaced.extend(state.reader);
-            self.displaced.extend(state.writer);
+        if !self.forget_stream(conn, stream) {
+            // A machine took it over.
+            return;
         }
         if let Ok(mut connection) = self.endpoint.quic().connection(conn)
             && let Ok(mut stream) = connection.stream(stream)
@@ -291,6 +324,17 @@ impl State {
             stream.release();
         }
         self.kick();
+    }
+
+    /// Keeps nothing of a stream for handles any more. False if nothing was kept.
+    pub(crate) fn forget_stream(&mut self, conn: ConnectionHandle, stream: StreamId) -> bool {
+        let entry = self.conns.get_mut(&conn);
+        let Some(state) = entry.and_then(|entry| entry.streams.remove(&stream)) else {
+            return false;
+        };
+        self.displaced.extend(state.reader);
+        self.displaced.extend(state.writer);
+        true
     }
 
     /// Runs `operation` on a connection, and lets the driver send what comes of it. `None` if it is forgotten.
@@ -338,25 +382,12 @@ impl<T, F: FnMut(&mut State) -> Poll<T>> Future for Until<'_, F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<T> {
         let this = &mut *self;
-        this.shared.locked(|state| {
-            let outcome = (this.check)(state);
-            if outcome.is_pending() {
-                let old = state.waiters.register(this.wait, &mut this.key, cx.waker());
-                state.displace(old);
-            } else if let Some(key) = this.key.take() {
-                let old = state.waiters.forget(this.wait, key);
-                state.displace(old);
-            }
-            outcome
-        })
+        this.shared.poll_until(this.wait, &mut this.key, cx, &mut this.check)
     }
 }
 
 impl<F> Drop for Until<'_, F> {
     fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            let old = self.shared.locked(|state| state.waiters.forget(self.wait, key));
-            drop(old);
-        }
+        self.shared.stop_waiting(self.wait, &mut self.key);
     }
 }

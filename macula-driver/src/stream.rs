@@ -498,6 +498,18 @@ impl Stream {
         Self::new(&ConnRef::new(shared, raw.conn, false), raw.stream)
     }
 
+    pub(crate) fn place(&self) -> (ConnectionHandle, StreamId) {
+        (self.send.half.conn.conn, self.send.half.id)
+    }
+
+    /// Leaves the stream to a machine, which took it over with nothing lost: dropping the handle does nothing to it. To be called
+    /// under the lock under which the machine takes it.
+    pub(crate) fn disown(&mut self, state: &mut State) {
+        state.forget_stream(self.send.half.conn.conn, self.send.half.id);
+        self.send.over = true;
+        self.recv.over = true;
+    }
+
     /// Both halves, to be used by different tasks.
     pub fn split(self) -> (SendStream, RecvStream) {
         (self.send, self.recv)

@@ -53,6 +53,7 @@ mod driver;
 mod endpoint;
 pub mod key_file;
 mod relay;
+pub mod rpc;
 pub mod tcp;
 
 pub use endpoint::Endpoint;

@@ -111,6 +111,10 @@ impl Peer {
         self.inner.remote
     }
 
+    pub(crate) fn number(&self) -> PeerId {
+        self.inner.peer
+    }
+
     /// The endpoint of the connection.
     pub fn endpoint(&self) -> &Endpoint {
         &self.inner.endpoint

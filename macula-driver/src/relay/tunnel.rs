@@ -15,7 +15,7 @@ use crate::{Endpoint, RecvStream, SendStream, Stream};
 /// node as what they are. Dropping it abandons what is not finished.
 #[derive(Debug)]
 pub struct Tunnel {
-    pub(super) stream: Stream,
+    pub(crate) stream: Stream,
     pub(super) id: TunnelId,
     pub(super) peer: Name,
     pub(super) relay: RelayAddress,

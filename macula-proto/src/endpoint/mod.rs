@@ -212,6 +212,12 @@ impl Endpoint {
         }
     }
 
+    /// Whether [`poll_event`](Self::poll_event) has something to do or to tell that a call of a method left behind. What
+    /// datagrams and deadlines bring is not meant.
+    pub fn has_news(&self) -> bool {
+        !self.events.is_empty() || self.rpc.has_output()
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next; `None` when only input can bring news.
     ///
     /// Once events and datagrams were polled to the end it is later than the `now` of the time-out just handled; before

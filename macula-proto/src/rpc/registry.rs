@@ -15,6 +15,12 @@ pub enum Kind {
     Unary,
 }
 
+impl From<Mode> for Kind {
+    fn from(mode: Mode) -> Self {
+        Self::Stream(mode)
+    }
+}
+
 /// The procedures that are offered, with their kinds.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {

@@ -20,8 +20,12 @@ pub mod framing;
 pub mod msgpack;
 mod reader;
 pub mod rpc;
+#[cfg(feature = "serde")]
+pub mod term;
 mod value;
 
 pub use encoding::Encoding;
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};
+#[cfg(feature = "serde")]
+pub use term::{ValueError, from_value, to_value};
 pub use value::{DecodeLimits, Value};

@@ -135,6 +135,11 @@ impl RpcRole {
         }
     }
 
+    /// Whether something waits to be written.
+    pub(in crate::endpoint) fn has_output(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     pub(in crate::endpoint) fn poll_timeout(&self) -> Option<Instant> {
         earliest(self.deadlines.earliest(), self.local.poll_timeout())
     }
