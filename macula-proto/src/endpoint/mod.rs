@@ -20,8 +20,8 @@ mod client;
 mod lane;
 mod peer;
 mod relay;
-mod rpc;
 mod router;
+mod rpc;
 mod splice;
 
 use std::{
@@ -54,8 +54,8 @@ use crate::{
 use client::ClientRole;
 use peer::PeerRole;
 use relay::RelayRole;
-use rpc::RpcRole;
 use router::RouterRole;
+use rpc::RpcRole;
 
 /// Everything that shares one UDP socket: connections in the hands of the embedding program, and those that a machine
 /// runs.
