@@ -60,7 +60,7 @@ impl Call {
     /// Sends a chunk at once, or gives it back.
     ///
     /// # Errors
-    /// [`TrySendError`](macula_proto::rpc::SendError), with the chunk.
+    /// [`SendError`](macula_proto::rpc::SendError), with the chunk.
     pub fn try_send(&self, chunk: Chunk) -> Result<(), (macula_proto::rpc::SendError, Chunk)> {
         self.sender.try_send(chunk)
     }
