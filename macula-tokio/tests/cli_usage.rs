@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::TcpListener,
     process::{Command, Output, Stdio},
 };
 
@@ -72,6 +73,30 @@ fn usage_errors_exit_with_2_and_say_what() {
         ("forward NODE --listen h:1", "--target <NAME>"),
         ("forward NODE --target t", "--listen <HOST:PORT>"),
         ("forward NODE --target t --listen [::1", "no closing bracket"),
+        ("beam", "--name <NODE>"),
+        ("beam --relay r --name a@127.1.0.1", "--peer <NODE[=NAME]>"),
+        ("beam --name a@127.1.0.1 --peer b@127.1.0.2", "--relay <HOST[:PORT]>"),
+        ("beam --relay r --name a --peer b@127.1.0.2", "no host in \"a\""),
+        (
+            "beam --relay r --name a@127.1.0.1 --peer b@192.0.2.1",
+            "\"192.0.2.1\" is not a loopback address",
+        ),
+        (
+            "beam --relay r --name a@127.0.0.1 --peer b@127.1.0.2",
+            "127.0.0.1 is where nodes look for their EPMD",
+        ),
+        (
+            "beam --relay r --name a@127.1.0.1 --peer b@127.1.0.1",
+            "two nodes at 127.1.0.1",
+        ),
+        (
+            "beam --relay r --name a@127.1.0.1 --peer b@127.1.0.2 --epmd-port 0",
+            "0 is not in 1..",
+        ),
+        (
+            "beam --relay r --name a@127.1.0.1 --peer b@127.1.0.2 --pin PIN --insecure",
+            "cannot be used with",
+        ),
         ("status --interval never", "is not a time"),
         ("drain --timeout never", "is not a time"),
         ("demo --tunnels 100000", "200 tunnels at most"),
@@ -115,7 +140,7 @@ fn usage_errors_exit_with_2_and_say_what() {
 
 #[test]
 fn help_teaches() {
-    let table: [(&str, &[&str]); 11] = [
+    let table: [(&str, &[&str]); 12] = [
         (
             "",
             &[
@@ -143,6 +168,17 @@ fn help_teaches() {
         (
             "forward",
             &["--target", "--listen", "[default: auto]", "macula forward --relay"],
+        ),
+        (
+            "beam",
+            &[
+                "macula relay --self-signed",
+                "macula beam --relay HOST --pin PIN --name a@127.1.0.1 --peer b@127.1.0.2",
+                "erl -name a@127.1.0.1 -setcookie COOKIE",
+                "--epmd-port",
+                "ERL_EPMD_PORT",
+                "--relay-name",
+            ],
         ),
         ("status", &["--watch", "macula status --json"]),
         ("drain", &["--timeout", "exit"]),
@@ -194,6 +230,22 @@ fn version_and_completions() {
         assert_eq!(output.status.code(), Some(0));
         assert!(stdout(&output).contains("self-signed"), "{shell}");
     }
+}
+
+#[test]
+fn a_port_of_epmd_that_is_taken_is_a_failure() {
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = other.local_addr().expect("an address");
+    let line = format!(
+        "beam --relay r --insecure --name a@127.1.0.1 --peer b@127.1.0.2 --json --epmd-port {}",
+        addr.port()
+    );
+    let output = macula(&words(&line));
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let event: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("one JSON object");
+    assert_eq!((&event["event"], &event["kind"]), (&"error".into(), &"listen".into()));
+    let message = event["message"].as_str().expect("a text");
+    assert!(message.starts_with(&format!("cannot listen on {addr}: ")), "{message}");
 }
 
 #[test]

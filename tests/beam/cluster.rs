@@ -78,19 +78,43 @@ pub(crate) struct Pending {
     what: String,
 }
 
+/// How a node finds the ports of others, and tells its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ports {
+    /// All nodes listen at this one, and nobody is asked.
+    Fixed(u16),
+    /// The port mapper at this port is asked, as it is by default.
+    Mapped(u16),
+}
+
 impl Node {
     fn start(route: &Route, cookie: &str, dir: &FilePath, journal: &Journal) -> Result<Self, String> {
         let name = format!("{}@{}", route.node, route.listen.ip());
-        let interface = route.to.ip().to_string().replace('.', ",");
+        Self::launch(name, route.to.ip(), Ports::Fixed(route.to.port()), cookie, dir, journal)
+    }
+
+    /// Starts a node that listens on `interface`. `dir` has the compiled driver.
+    pub(crate) fn launch(
+        name: String,
+        interface: IpAddr,
+        ports: Ports,
+        cookie: &str,
+        dir: &FilePath,
+        journal: &Journal,
+    ) -> Result<Self, String> {
+        let interface = interface.to_string().replace('.', ",");
         let mut command = Command::new("erl");
+        isolate(&mut command, dir);
         command.args(["-noshell", "-name", &name, "-setcookie", cookie]);
-        command.args(["-start_epmd", "false", "-erl_epmd_port", &route.to.port().to_string()]);
+        match ports {
+            Ports::Fixed(port) => command.args(["-start_epmd", "false", "-erl_epmd_port", &port.to_string()]),
+            Ports::Mapped(port) => command.env("ERL_EPMD_PORT", port.to_string()),
+        };
         command.args(["-kernel", "inet_dist_use_interface", &format!("{{{interface}}}")]);
         command.args(["-kernel", "net_ticktime", &NET_TICKTIME.to_string()]);
         // No busy waiting: the two nodes and the path share the machine.
         command.args(["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"]);
         command.arg("-pa").arg(dir).args(["-s", "macula_beam"]);
-        isolate(&mut command, dir);
         let process = Process::start(command, journal.open(&name), true)?;
         Ok(Self {
             name,
@@ -101,11 +125,17 @@ impl Node {
     }
 
     /// Waits until the node runs, and makes sure that the child the harness would kill is the node itself.
-    fn wait_ready(&self) {
+    pub(crate) fn wait_ready(&self) {
         let ready = |line: &str| line.strip_prefix("#macula ready ").map(str::to_owned);
         let ready = self.process.log.wait(0, Deadline::within(START), ready);
         let ready = self.journal.expect(ready, "a node did not start");
         assert_eq!(ready, format!("{} {}", self.name, self.process.id()));
+    }
+
+    /// SIGKILL, then waits for the end.
+    pub(crate) fn kill(&mut self) {
+        let killed = self.process.kill();
+        self.journal.expect(killed, "cannot kill a node");
     }
 
     /// Gives a command without waiting for its answer.
@@ -180,7 +210,7 @@ impl Cluster {
         let dir = journal.expect(tempfile::tempdir(), "a temporary directory");
         journal.expect(compile_driver(dir.path(), &journal), "the Erlang side does not compile");
         let routes = journal.expect(routes(), "addresses");
-        let cookie = format!("c{:016x}", RandomState::new().hash_one("cookie"));
+        let cookie = cookie();
         let path = Path::new(kind, routes, dir.path(), &journal);
         let nodes =
             routes.map(|route| journal.expect(Node::start(&route, &cookie, dir.path(), &journal), "cannot start erl"));
@@ -254,8 +284,13 @@ impl Cluster {
     }
 }
 
+/// A cookie that nobody else has.
+pub(crate) fn cookie() -> String {
+    format!("c{:016x}", RandomState::new().hash_one("cookie"))
+}
+
 /// Compiles the Erlang side into `dir`. Needs only what `erl` itself comes with.
-fn compile_driver(dir: &FilePath, journal: &Journal) -> Result<(), String> {
+pub(crate) fn compile_driver(dir: &FilePath, journal: &Journal) -> Result<(), String> {
     fs::write(dir.join("macula_beam.erl"), DRIVER).map_err(|error| error.to_string())?;
     let compile = "io:format(\"~0p~n\", [compile:file(\"macula_beam.erl\", [report, warnings_as_errors])]), halt().";
     let mut command = Command::new("erl");
@@ -284,21 +319,31 @@ fn isolate(command: &mut Command, dir: &FilePath) {
     }
 }
 
-/// Addresses of a new cluster: four of its own in 127.0.0.0/8, and one port that is free on all of them, because
-/// with `-erl_epmd_port` all nodes take the same port for each other.
-fn routes() -> Result<[Route; 2], String> {
+/// Four addresses in 127.0.0.0/8 for a new cluster alone.
+pub(crate) fn addresses() -> [IpAddr; 4] {
     static CLUSTERS: AtomicU8 = AtomicU8::new(0);
     let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
     let [.., high, low] = process::id().to_be_bytes();
     // The second octet is never 0, so nothing of ours is where other programs usually are.
     let address = |host: u8| IpAddr::from([127, 1 + high % 254, low, cluster * 4 + host]);
-    let addresses = [1, 2, 3, 4].map(address);
+    [1, 2, 3, 4].map(address)
+}
+
+/// A TCP port that is free on all of these addresses.
+pub(crate) fn free_port(addresses: &[IpAddr]) -> Result<u16, String> {
     // Below the ports the system hands out by itself.
     let first = 20_000 + (RandomState::new().hash_one("port") % 10_000) as u16;
     let free = |port: &u16| addresses.iter().all(|ip| TcpListener::bind((*ip, *port)).is_ok());
-    let port = (first..first + 2_000)
+    (first..first + 2_000)
         .find(free)
-        .ok_or("no port is free on all addresses")?;
+        .ok_or_else(|| "no port is free on all addresses".to_owned())
+}
+
+/// Addresses of a new cluster, and one port for all of them, because with `-erl_epmd_port` all nodes take the same port for
+/// each other.
+fn routes() -> Result<[Route; 2], String> {
+    let addresses = addresses();
+    let port = free_port(&addresses)?;
     let at = |index: usize| SocketAddr::new(addresses[index], port);
     let [a, b] = NAMES;
     Ok([

@@ -15,6 +15,8 @@
 //! is the control experiment: it shows that nodes and harness behave, and that the checks notice a broken path. `relay`
 //! is the subject.
 //!
+//! [`sidecar`] is another way between two nodes: one `macula beam` next to each.
+//!
 //! Needs `erl` (Debian package erlang-base) and, for `relay`, the `macula` command: `MACULA_BIN`, else the one cargo
 //! built. What is missing is reported as SKIPPED, or fails the test with `MACULA_REQUIRE_BEAM=1`.
 
@@ -22,6 +24,7 @@ mod cluster;
 mod journal;
 mod path;
 mod relay;
+mod sidecar;
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};

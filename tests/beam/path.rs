@@ -49,7 +49,7 @@ impl Path {
             Kind::Relay => {
                 let binary = journal.expect(relay::binary(), "the macula command");
                 Self::Relay(Box::new(
-                    journal.expect(RelayPath::new(binary, routes, dir, journal), "a relay path"),
+                    journal.expect(RelayPath::new(binary, routes.into(), dir, journal), "a relay path"),
                 ))
             }
         }

@@ -16,7 +16,7 @@ use crate::journal::{Deadline, Journal, Log, Process};
 use crate::path::Route;
 
 /// For each event awaited while the path is set up.
-const SETUP: Duration = Duration::from_secs(10);
+pub(crate) const SETUP: Duration = Duration::from_secs(10);
 
 /// Where the `macula` executable is: `MACULA_BIN`, else where cargo puts it next to this test.
 pub(crate) fn binary() -> Result<PathBuf, String> {
@@ -50,7 +50,7 @@ pub(crate) fn binary() -> Result<PathBuf, String> {
 #[derive(Debug)]
 pub(crate) struct RelayPath {
     binary: PathBuf,
-    routes: [Route; 2],
+    routes: Vec<Route>,
     journal: Journal,
     cert: PathBuf,
     key: PathBuf,
@@ -68,7 +68,7 @@ impl RelayPath {
     /// Prepares the relay's certificate, which is in files so that a restarted relay keeps its pin.
     pub(crate) fn new(
         binary: PathBuf,
-        routes: [Route; 2],
+        routes: Vec<Route>,
         dir: &FilePath,
         journal: &Journal,
     ) -> Result<Self, Box<dyn std::error::Error>> {
@@ -99,12 +99,12 @@ impl RelayPath {
     /// Starts the relay and the clients, in an order in which every name is known before it is asked for.
     pub(crate) fn open(&mut self) -> Result<(), String> {
         self.start_relay()?;
-        for route in self.routes {
+        for route in self.routes.clone() {
             let to = route.to.to_string();
             let log = self.start_client("expose", route.node, &["--to", &to])?;
             event(&log, "identified", SETUP)?;
         }
-        for route in self.routes {
+        for route in self.routes.clone() {
             let listen = route.listen.to_string();
             let name = format!("{}-fwd", route.dialler);
             let log = self.start_client("forward", &name, &["--target", route.node, "--listen", &listen])?;
@@ -156,7 +156,13 @@ impl RelayPath {
         self.forwards.iter().map(|log| log.all(0, opened).len()).sum()
     }
 
-    fn start_client(&mut self, subcommand: &str, name: &str, arguments: &[&str]) -> Result<Arc<Log>, String> {
+    /// Starts a command that uses this relay.
+    pub(crate) fn start_client(
+        &mut self,
+        subcommand: &str,
+        name: &str,
+        arguments: &[&str],
+    ) -> Result<Arc<Log>, String> {
         let log = self.journal.open(&format!("{subcommand} {name}"));
         let mut command = self.command(subcommand);
         command
@@ -164,6 +170,15 @@ impl RelayPath {
             .args(arguments);
         self.clients.push(Process::start(command, Arc::clone(&log), false)?);
         Ok(log)
+    }
+
+    /// Kills the client that was started so many clients after the first one.
+    pub(crate) fn kill_client(&mut self, index: usize) -> Result<(), String> {
+        let client = self.clients.get_mut(index).ok_or("no such client")?;
+        client
+            .kill()
+            .map(drop)
+            .map_err(|error| format!("cannot kill a client: {error}"))
     }
 
     fn command(&self, subcommand: &str) -> Command {
@@ -177,17 +192,22 @@ impl RelayPath {
 }
 
 /// Waits for an event. With `--json` every line of standard output has to be an object that names its event.
-fn event(log: &Log, name: &str, within: Duration) -> Result<Value, String> {
+pub(crate) fn event(log: &Log, name: &str, within: Duration) -> Result<Value, String> {
+    event_after(log, 0, name, within)
+}
+
+/// As [`event`], for events after a position.
+pub(crate) fn event_after(log: &Log, from: usize, name: &str, within: Duration) -> Result<Value, String> {
     let pick = |line: &str| match parse(line) {
         Ok(event) if event["event"] == name => Some(Ok(event)),
         Ok(_) => None,
         Err(error) => Some(Err(error)),
     };
-    log.wait(0, Deadline::within(within), pick)
+    log.wait(from, Deadline::within(within), pick)
         .map_err(|error| format!("no event \"{name}\" from {}: {error}", log.name()))?
 }
 
-fn parse(line: &str) -> Result<Value, String> {
+pub(crate) fn parse(line: &str) -> Result<Value, String> {
     let value: Value =
         serde_json::from_str(line).map_err(|error| format!("not JSON on standard output: {line:?}: {error}"))?;
     if value["event"].is_string() {
@@ -197,7 +217,7 @@ fn parse(line: &str) -> Result<Value, String> {
     }
 }
 
-fn text(event: &Value, field: &str) -> Result<String, String> {
+pub(crate) fn text(event: &Value, field: &str) -> Result<String, String> {
     event[field]
         .as_str()
         .map(str::to_owned)

@@ -11,6 +11,7 @@ use macula_proto::{
 };
 
 use super::{
+    beam::args::BeamArgs,
     inspect::{Format, HexBytes},
     peer::args::PeerArgs,
     values::{self, HostPort},
@@ -28,6 +29,9 @@ Across three machines:
   relay$    macula relay --self-signed               prints a pin: copy it
   service$  macula expose --relay HOST --pin PIN --name web --to localhost:8080
   client$   macula forward --relay HOST --pin PIN --name me --target web --listen localhost:80
+
+Erlang nodes, on hosts that cannot reach each other:
+  host$     macula beam --help
 
 Addresses are HOST:PORT, [IPV6]:PORT or quic://HOST:PORT; unless given, the port of a relay is 4434 and that of a peer 4433.
 Events go to standard output, logs to standard error.
@@ -55,6 +59,8 @@ pub(crate) enum Command {
     Expose(Box<ExposeArgs>),
     /// Make a name reachable on a local TCP port
     Forward(Box<ForwardArgs>),
+    /// Let the BEAM node of this host into a cluster through a relay
+    Beam(Box<BeamArgs>),
     /// Show what a running relay is doing
     Status(StatusArgs),
     /// Empty a running relay and stop it

@@ -78,7 +78,7 @@ pub(crate) async fn serve<N: NodeHandle>(node: &N, service: Service, pool: &mut 
     }
 }
 
-async fn connect_and_carry<T: TunnelHandle>(tunnel: T, service: &Service, carrier: &Carrier) {
+pub(crate) async fn connect_and_carry<T: TunnelHandle>(tunnel: T, service: &Service, carrier: &Carrier) {
     let open = carrier.opened(tunnel);
     let connected = tokio::select! {
         connected = connect(service) => connected,
@@ -107,7 +107,7 @@ async fn connect(service: &Service) -> io::Result<TcpStream> {
 }
 
 /// While the last tunnels end.
-async fn refuse_all<N: NodeHandle>(node: &N, events: &Events) {
+pub(crate) async fn refuse_all<N: NodeHandle>(node: &N, events: &Events) {
     loop {
         tokio::select! {
             Some(event) = node.next_event() => events.tell(&event.into()),
@@ -117,7 +117,7 @@ async fn refuse_all<N: NodeHandle>(node: &N, events: &Events) {
     }
 }
 
-fn refuse<T: TunnelHandle>(tunnel: T, code: Code) {
+pub(crate) fn refuse<T: TunnelHandle>(tunnel: T, code: Code) {
     use crate::tcp::{RecvHalf as _, SendHalf as _};
     let (mut recv, mut send) = tunnel.split();
     send.reset(code);

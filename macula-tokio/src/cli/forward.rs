@@ -22,7 +22,7 @@ use crate::tcp::{SpliceOptions, reset_tcp};
 /// How long a new TCP connection waits for a node that is not identified yet.
 const IDENTIFY_GRACE: Duration = Duration::from_secs(5);
 /// How long to take a breath when no connection can be accepted, for want of file descriptors for instance.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run<B: Backend>(backend: &B, args: ForwardArgs, events: &Events, signals: &mut Signals) -> Outcome {
     let options = node::options(&args.node, &[])?;
@@ -134,14 +134,16 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
     .await
 }
 
-struct Opener<N> {
-    node: Arc<N>,
-    target: Name,
-    is_identified: watch::Receiver<bool>,
+/// What a TCP connection needs to become a tunnel.
+#[derive(Debug)]
+pub(crate) struct Opener<N> {
+    pub(crate) node: Arc<N>,
+    pub(crate) target: Name,
+    pub(crate) is_identified: watch::Receiver<bool>,
 }
 
 impl<N: NodeHandle> Opener<N> {
-    async fn open_and_carry(mut self, tcp: TcpStream, carrier: &Carrier) {
+    pub(crate) async fn open_and_carry(mut self, tcp: TcpStream, carrier: &Carrier) {
         let opened = tokio::select! {
             opened = self.open() => opened,
             () = carrier.cut() => Err(RequestError::Cancelled),

@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod args;
 mod backend;
+mod beam;
 mod demo;
 mod events;
 mod expose;
@@ -81,6 +82,7 @@ async fn run<B: Backend>(backend: &B, command: Command, events: &Events) -> Outc
         }
         Command::Expose(args) => expose::run(backend, *args, events, signals).await,
         Command::Forward(args) => forward::run(backend, *args, events, signals).await,
+        Command::Beam(args) => beam::run(backend, *args, events, signals).await,
         Command::Status(args) => status::status(args, events, signals).await,
         Command::Drain(args) => status::drain(args, events, signals).await,
         Command::Demo(args) => demo::run(backend, args, events, signals).await,

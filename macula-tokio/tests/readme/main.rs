@@ -39,7 +39,7 @@ fn the_peering_page_lets_two_nodes_meet() {
 fn the_beam_page_makes_a_cluster() {
     let aliases = TcpListener::bind("127.1.2.3:0").is_ok();
     if has("erl", &["-noshell", "-eval", "halt(0)."]) && (aliases || skip("addresses in 127.0.0.0/8 cannot be used")) {
-        play("docs/beam.md", 7);
+        play("docs/beam.md", 11);
     }
 }
 

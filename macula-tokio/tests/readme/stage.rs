@@ -1,6 +1,7 @@
 //! Where the sessions of a page are played.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -28,6 +29,8 @@ pub(crate) struct Stage {
     pin: Option<String>,
     /// Node id of the peer that listens, once it has told.
     node_id: Option<String>,
+    /// Hosts, and the port of the EPMD of each.
+    epmd: BTreeMap<String, u16>,
     actors: Vec<Actor>,
 }
 
@@ -59,18 +62,21 @@ impl Stage {
             ("localhost:8000", forward),
             ("localhost:8080", service),
             ("127.0.0.1:9434", metrics),
-            // Both BEAM hosts are here: where a node listens and where the forward to it does has to differ.
-            ("--to 127.1.0.1:", format!("--to 127.{x}.{y}.3:")),
-            ("--to 127.1.0.2:", format!("--to 127.{x}.{y}.4:")),
-            ("{127,1,0,1}", format!("{{127,{x},{y},3}}")),
-            ("{127,1,0,2}", format!("{{127,{x},{y},4}}")),
+            ("{127,1,0,", format!("{{127,{x},{y},")),
             ("127.1.0.", format!("127.{x}.{y}.")),
+            // Both BEAM hosts are here: where a node listens and where the forward to it does has to differ.
+            ("--to 127.2.0.1:", format!("--to 127.{x}.{y}.13:")),
+            ("--to 127.2.0.2:", format!("--to 127.{x}.{y}.14:")),
+            ("{127,2,0,1}", format!("{{127,{x},{y},13}}")),
+            ("{127,2,0,2}", format!("{{127,{x},{y},14}}")),
+            ("127.2.0.", format!("127.{x}.{y}.1")),
         ];
         Self {
             directory: tempfile::tempdir().expect("a directory"),
             instead: instead.map(|(page, here)| (page.to_owned(), here)).into(),
             pin: None,
             node_id: None,
+            epmd: BTreeMap::new(),
             actors: Vec::new(),
         }
     }
@@ -96,12 +102,17 @@ impl Stage {
 
     pub(crate) fn start(&mut self, host: &str, command: &str) {
         self.finish_last();
-        let line = self.adapt(command);
+        let mut line = self.adapt(command);
+        // Each host has an EPMD, and at 127.0.0.1 there is room for one at a port.
+        let epmd = *self.epmd.entry(host.to_owned()).or_insert_with(free_tcp_port);
+        if let Some(rest) = line.strip_prefix("macula beam ") {
+            line = format!("macula beam --epmd-port {epmd} {rest}");
+        }
         println!("{host}$ {line}");
         let name = format!("{host}$ {line}");
         let actor = match line.strip_prefix("curl ") {
             Some(url) => Actor::curl(name, url),
-            None => Actor::start(name, &line, self.directory.path()),
+            None => Actor::start(name, &line, epmd, self.directory.path()),
         };
         self.actors.push(actor);
     }
@@ -150,7 +161,7 @@ impl Stage {
 }
 
 impl Actor {
-    fn start(name: String, line: &str, directory: &Path) -> Self {
+    fn start(name: String, line: &str, epmd: u16, directory: &Path) -> Self {
         let command = Path::new(env!("CARGO_BIN_EXE_macula")).parent().expect("a directory");
         let path = env::var_os("PATH").unwrap_or_default();
         let path = env::join_paths([command.to_owned()].into_iter().chain(env::split_paths(&path)));
@@ -160,6 +171,7 @@ impl Actor {
             .env("PATH", path.expect("a path"))
             .env("HOME", directory)
             .env("XDG_RUNTIME_DIR", directory)
+            .env("ERL_EPMD_PORT", epmd.to_string())
             .env_remove("RUST_LOG")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -177,7 +189,7 @@ impl Actor {
         let words: Vec<&str> = line.split_whitespace().collect();
         let stays = matches!(
             words[..],
-            ["macula", "relay" | "expose" | "forward", ..] | ["macula", "peer", "listen", ..] | ["erl", ..]
+            ["macula", "relay" | "expose" | "forward" | "beam", ..] | ["macula", "peer", "listen", ..] | ["erl", ..]
         );
         Self {
             name,
@@ -303,8 +315,12 @@ fn free_udp_port() -> String {
 }
 
 fn free_port() -> String {
+    format!("127.0.0.1:{}", free_tcp_port())
+}
+
+fn free_tcp_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener.expect("a TCP port").to_string()
+    listener.expect("a TCP port").port()
 }
 
 /// Where a web server listens, for as long as this process lives.
