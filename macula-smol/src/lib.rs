@@ -1,5 +1,5 @@
-//! The Macula mesh transport on smol: QUIC connections and streams under the same names as on tokio, with the byte stream
-//! traits of futures-io.
+//! The Macula mesh transport on smol: QUIC connections and streams, and peers ([`Endpoint`] dereferences to what has `connect_peer`,
+//! `serve_peers` and `accept_peer`), under the same names as on tokio, with the byte stream traits of futures-io.
 //!
 //! ```
 //! use macula_smol::{
@@ -47,11 +47,12 @@ mod endpoint;
 pub use endpoint::Endpoint;
 pub use macula_driver::{
     Active, ActiveStream, ConnectError, Connecting, Connection, ConnectionLost, Context, DriverStats, Extension,
-    Incoming, Options, RawStream, ReadError, RecvStream, SendStream, SocketOptions, Stream, StreamEvent, WriteError,
-    entropy,
+    Incoming, Options, Peer, PeerConnectError, PeerEnd, RawStream, ReadError, RecvStream, SendStream, SocketOptions,
+    Stream, StreamEvent, WriteError, entropy,
 };
 pub use macula_proto::{
     self as proto, Code, Limits,
+    endpoint::{PeerListenConfig, PeerServiceStats},
     quic::{
         Accept, AddressValidation, CloseListener, CloseReason, ConfigError, Congestion, ConnectionStats, DatagramSize,
         DialConfig, Dir, EndpointConfig, EndpointStats, ListenConfig, Side, StreamId, StreamStats, TransportConfig,

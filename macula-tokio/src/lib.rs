@@ -80,6 +80,8 @@ mod pages {
     mod readme {}
     #[doc = include_str!("../../docs/tokio.md")]
     mod tokio {}
+    #[doc = include_str!("../../docs/peering.md")]
+    mod peering {}
     #[doc = include_str!("../../docs/embedding.md")]
     mod embedding {}
 }

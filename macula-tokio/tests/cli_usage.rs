@@ -76,6 +76,26 @@ fn usage_errors_exit_with_2_and_say_what() {
         ("drain --timeout never", "is not a time"),
         ("demo --tunnels 100000", "200 tunnels at most"),
         ("demo --size big", "is not a size"),
+        ("peer", "Usage: macula peer"),
+        ("peer listen", "--cert and --key, or --self-signed"),
+        ("peer listen --cert c.pem", "--key <PEM>"),
+        ("peer listen --self-signed --listen http://h", "unknown scheme \"http\""),
+        (
+            "peer listen --self-signed --duplicates some",
+            "[possible values: replace, keep, both]",
+        ),
+        ("peer listen --self-signed --allow abc", "64 hexadecimal digits"),
+        ("peer listen --self-signed --max-peers 0", "must be at least 1"),
+        ("peer connect", "<HOST[:PORT]>"),
+        ("peer connect host:x", "\"x\" is not a port"),
+        ("peer connect h --pin PIN --insecure", "cannot be used with"),
+        ("peer connect h --expect xyz", "64 hexadecimal digits"),
+        ("peer connect h --count -1", "unexpected argument"),
+        (
+            "peer connect h --binding maybe",
+            "[possible values: off, optional, require]",
+        ),
+        ("peer connect h --idle 0", "must be more than 0"),
         ("completions tcsh", "[possible values: "),
     ];
     for (line, part) in table {
@@ -95,7 +115,7 @@ fn usage_errors_exit_with_2_and_say_what() {
 
 #[test]
 fn help_teaches() {
-    let table: [(&str, &[&str]); 8] = [
+    let table: [(&str, &[&str]); 11] = [
         (
             "",
             &[
@@ -127,6 +147,30 @@ fn help_teaches() {
         ("status", &["--watch", "macula status --json"]),
         ("drain", &["--timeout", "exit"]),
         ("demo", &["--size", "--tunnels", "--seconds"]),
+        ("peer", &["listen", "connect", "macula key new", "NODE_ID"]),
+        (
+            "peer listen",
+            &[
+                "--echo",
+                "--duplicates",
+                "[default: replace]",
+                "--self-signed",
+                "[::]:4433",
+                "GOODBYE",
+                "macula peer listen --self-signed",
+            ],
+        ),
+        (
+            "peer connect",
+            &[
+                "--expect",
+                "--send",
+                "--insecure",
+                "--binding",
+                "Exit codes",
+                "macula peer connect alice.example --pin PIN",
+            ],
+        ),
         ("completions", &["bash", "zsh"]),
     ];
     for (command, parts) in table {

@@ -79,8 +79,10 @@ impl Endpoint {
     /// [`peering_handshake_timeout`](macula_proto::Limits::peering_handshake_timeout) is closed with [`Code::TIMEOUT`].
     ///
     /// At most `backlog` connected peers wait for [`accept_peer`](Self::accept_peer); more are closed with [`Code::LIMIT`].
-    /// Another call changes the settings for connections accepted from then on; of those of the gate only the list and the
-    /// policy about duplicates.
+    /// Another call begins anew: all settings count for connections accepted from then on, the caps, the list and the policy about
+    /// duplicates at once; after [`stop_serving_peers`](Self::stop_serving_peers) peers are let in again. Who is in stays in, and counts
+    /// under the new caps. What waits for [`accept_peer`](Self::accept_peer) stays too, even if it is more than
+    /// the new `backlog`. After [`close`](Self::close) nothing is served any more.
     pub fn serve_peers(&self, config: PeerListenConfig, backlog: usize) {
         Peers::install(self);
         self.with_extension(|peers: &mut Peers, cx| {

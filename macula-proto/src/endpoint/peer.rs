@@ -1,5 +1,7 @@
 //! Peering connections of an endpoint: what the embedding program sees of them.
 
+mod actions;
+mod aside;
 mod door;
 mod role;
 
@@ -147,8 +149,9 @@ pub struct PeerServiceStats {
 impl Endpoint {
     /// Serves peers on connections accepted from now on with ALPN `macula`. [`quic::Endpoint::listen`] comes beside it.
     ///
-    /// Another call changes the settings for connections accepted from then on; of those of the gate only the list and the
-    /// policy about duplicates.
+    /// Another call begins anew: all settings count for connections accepted from then on, the caps, the list and the policy about
+    /// duplicates at once; after [`stop_serving_peers`](Self::stop_serving_peers) peers are let in again. Who is in stays in, and counts
+    /// under the new caps.
     pub fn serve_peers(&mut self, config: PeerListenConfig) {
         self.peers.serve(config);
     }

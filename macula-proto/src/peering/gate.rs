@@ -37,6 +37,9 @@ pub enum GateEvent {
     Duplicates(Duplicates),
     /// Let in nobody any more. Who is in stays in.
     ShutDown,
+    /// Begin anew with these settings, all of them: let in peers again after [`GateEvent::ShutDown`], under other caps, another
+    /// list, another policy. Who is in stays in, even if there are more than may be now.
+    Open(GateConfig),
 }
 
 /// Something to be done, in the order given.
@@ -150,6 +153,10 @@ impl Gate {
             GateEvent::AllowOnly(list) => self.config.allow_only = list,
             GateEvent::Duplicates(policy) => self.config.duplicates = policy,
             GateEvent::ShutDown => self.shut = true,
+            GateEvent::Open(config) => {
+                self.config = config;
+                self.shut = false;
+            }
         }
     }
 
@@ -179,7 +186,8 @@ impl Gate {
             return;
         }
         self.stats.arrived += 1;
-        if self.handshaking.len() >= self.config.handshaking.max(1)
+        // More than one when the cap was lowered meanwhile.
+        while self.handshaking.len() >= self.config.handshaking.max(1)
             && let Some((_, oldest)) = self.handshaking.pop_first()
         {
             self.order.remove(&oldest);

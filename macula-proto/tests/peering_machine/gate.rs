@@ -216,3 +216,22 @@ fn a_gate_that_is_shut_lets_nobody_in() {
     assert_eq!(identify(&mut gate, 2, 2), "refuse 2 shutdown");
     assert_eq!((gate.connected(), gate.stats().shut_down), (1, 1));
 }
+
+#[test]
+fn a_gate_that_is_opened_again_has_the_new_settings_and_its_old_guests() {
+    let mut gate = gate(|_| ());
+    for conn in 1..=3 {
+        assert_eq!(come(&mut gate, conn, conn as u8), format!("admit {conn}"));
+    }
+    for conn in 4..=6 {
+        arrive(&mut gate, conn);
+    }
+    feed(&mut gate, GateEvent::ShutDown);
+    let mut config = GateConfig::new(&Limits::default());
+    (config.connected, config.handshaking, config.duplicates) = (4, 2, Duplicates::KeepBoth);
+    feed(&mut gate, GateEvent::Open(config));
+    assert_eq!(gate.connected(), 3, "who is in stays in");
+    assert_eq!(arrive(&mut gate, 7), "close 4 limit, close 5 limit");
+    assert_eq!(identify(&mut gate, 7, 1), "admit 7");
+    assert_eq!(identify(&mut gate, 6, 2), "refuse 6 limit");
+}

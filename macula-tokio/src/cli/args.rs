@@ -12,6 +12,7 @@ use macula_proto::{
 
 use super::{
     inspect::{Format, HexBytes},
+    peer::args::PeerArgs,
     values::{self, HostPort},
 };
 
@@ -28,7 +29,7 @@ Across three machines:
   service$  macula expose --relay HOST --pin PIN --name web --to localhost:8080
   client$   macula forward --relay HOST --pin PIN --name me --target web --listen localhost:80
 
-Addresses are HOST:PORT, [IPV6]:PORT or quic://HOST:PORT; the port of a relay is 4434 unless given.
+Addresses are HOST:PORT, [IPV6]:PORT or quic://HOST:PORT; unless given, the port of a relay is 4434 and that of a peer 4433.
 Events go to standard output, logs to standard error.
 Exit codes: 0 done, 1 failed, 2 usage, 3 time-out.";
 
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// Check the whole way through a relay, in this process alone
     Demo(DemoArgs),
+    /// Take peers or dial one, and exchange signed frames
+    Peer(PeerArgs),
     /// Make and show the key files that nodes are known by
     Key(KeyArgs),
     /// Look into captured bytes, or make bytes of what was looked at
@@ -237,16 +240,16 @@ const OWN: &str = "Own certificate";
 /// Whom a dialler believes, and what it shows of itself.
 #[derive(Debug, Args, Default)]
 pub(crate) struct TrustArgs {
-    /// Believe relays with a certificate signed by a root in this file
+    /// Believe servers with a certificate signed by a root in this file
     #[arg(long, help_heading = TRUST, value_name = "PEM", conflicts_with_all = ["pin", "insecure"])]
     pub(crate) ca: Option<PathBuf>,
-    /// Believe the relay whose certificate has this SHA-256 fingerprint (64 hex digits); can be repeated
+    /// Believe the server whose certificate has this SHA-256 fingerprint (64 hex digits); can be repeated
     #[arg(long, help_heading = TRUST, value_name = "HEX", conflicts_with = "insecure")]
     pub(crate) pin: Vec<Pin>,
-    /// Believe every relay, so that anybody on the way can read and change everything
+    /// Believe every server, so that anybody on the way can read and change everything
     #[arg(long, help_heading = TRUST)]
     pub(crate) insecure: bool,
-    /// Certificate to show to relays that ask for one (PEM)
+    /// Certificate to show to servers that ask for one (PEM)
     #[arg(long, help_heading = OWN, value_name = "PEM", requires = "client_key")]
     pub(crate) client_cert: Option<PathBuf>,
     /// Private key of that certificate (PEM)

@@ -13,10 +13,12 @@ use std::{
 };
 
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Events that may wait for a reader of standard output that is slow; more are lost, and counted.
 const QUEUE: usize = 4096;
+/// Of these, those that were told by somebody who waits for the reader.
+const PACED: usize = 1024;
 /// How long the last events may take to be written when the command ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -179,18 +181,22 @@ impl Event {
     }
 }
 
-/// Where events go. Cheap to clone; telling never waits for a reader.
+/// Where events go. Cheap to clone; telling does not wait for a reader, unless it says so.
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
     queue: Option<SyncSender<Message>>,
     json: bool,
     lost: Arc<AtomicU64>,
     closed: watch::Receiver<bool>,
+    /// Room for what may wait.
+    room: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
 enum Message {
     Line(String),
+    /// Makes room when it is written.
+    Paced(String),
     /// Everything before this is written when the sender is dropped.
     Flush(Sender<()>),
 }
@@ -208,6 +214,7 @@ impl Events {
             json: false,
             lost: Arc::default(),
             closed: watch::channel(false).1,
+            room: Arc::new(Semaphore::new(0)),
         }
     }
 
@@ -215,15 +222,17 @@ impl Events {
         let (queue, lines) = sync_channel(QUEUE);
         let (closing, closed) = watch::channel(false);
         let lost = Arc::new(AtomicU64::new(0));
+        let room = Arc::new(Semaphore::new(PACED));
         thread::spawn({
-            let lost = lost.clone();
-            move || write_all(out, json, &lines, &lost, &closing)
+            let (lost, room) = (lost.clone(), room.clone());
+            move || write_all(out, json, &lines, &lost, &closing, &room)
         });
         Self {
             queue: Some(queue),
             json,
             lost,
             closed,
+            room,
         }
     }
 
@@ -241,6 +250,18 @@ impl Events {
         let Some(queue) = &self.queue else { return };
         if let Err(TrySendError::Full(_)) = queue.try_send(Message::Line(text)) {
             self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// As [`print`](Self::print), when there is room for it: nothing is lost, and who tells is as slow as who reads.
+    pub(crate) async fn print_when_room(&self, text: String) {
+        let Some(queue) = &self.queue else { return };
+        // Nobody closes it.
+        let Ok(room) = self.room.acquire().await else { return };
+        match queue.try_send(Message::Paced(text)) {
+            Ok(()) => room.forget(),
+            Err(TrySendError::Full(_)) => drop(self.lost.fetch_add(1, Ordering::Relaxed)),
+            Err(TrySendError::Disconnected(_)) => {}
         }
     }
 
@@ -274,10 +295,15 @@ fn write_all(
     lines: &Receiver<Message>,
     lost: &AtomicU64,
     closing: &watch::Sender<bool>,
+    room: &Semaphore,
 ) {
     for message in lines {
         let mut text = match message {
             Message::Line(text) => text,
+            Message::Paced(text) => {
+                room.add_permits(1);
+                text
+            }
             Message::Flush(done) => {
                 drop(done);
                 continue;
@@ -523,6 +549,32 @@ pub(crate) mod tests {
         while !String::from_utf8_lossy(&sink.0.lock().unwrap()).contains("events_lost") {
             thread::yield_now();
         }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_reader_loses_nothing() {
+        let (open, gate) = channel();
+        let sink = Sink::default();
+        let events = Events::to(Stalled(gate, sink.clone()), true);
+        let mut told = 0;
+        let telling = async {
+            for _ in 0..QUEUE * 2 {
+                events.print_when_room("line\n".to_owned()).await;
+                told += 1;
+            }
+        };
+        let stalled = tokio::time::timeout(Duration::from_millis(50), telling).await;
+        assert!(stalled.is_err() && told >= PACED);
+        drop(open);
+        for _ in told..QUEUE * 2 {
+            events.print_when_room("line\n".to_owned()).await;
+        }
+        events.flush();
+        let written = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            (written.lines().count(), events.lost.load(Ordering::Relaxed)),
+            (QUEUE * 2, 0)
+        );
     }
 
     struct Closed;

@@ -18,6 +18,7 @@ mod node;
 mod outcome;
 #[cfg(test)]
 mod pages;
+mod peer;
 mod relay;
 mod report;
 mod scalar;
@@ -82,6 +83,7 @@ async fn run<B: Backend>(backend: &B, command: Command, events: &Events) -> Outc
         Command::Status(args) => status::status(args, events, signals).await,
         Command::Drain(args) => status::drain(args, events, signals).await,
         Command::Demo(args) => demo::run(backend, args, events, signals).await,
+        Command::Peer(args) => peer::run(args.command, events, signals).await,
         Command::Key(args) => key::run(args.command, events, signals).await,
         Command::Inspect(_) | Command::Completions(_) => Ok(()),
     }

@@ -214,8 +214,8 @@ impl TunnelHandle for Tunnel {
     }
 }
 
-/// Binds the socket of a relay. On a system without IPv6 "every address" means every IPv4 address.
-fn bind(listen: SocketAddr, settings: Options) -> io::Result<Endpoint> {
+/// Binds the socket of a listener. On a system without IPv6 "every address" means every IPv4 address.
+pub(crate) fn bind(listen: SocketAddr, settings: Options) -> io::Result<Endpoint> {
     match macula_driver::bind(listen, &settings.socket) {
         Ok(socket) => Endpoint::with_socket(socket, settings),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
@@ -227,6 +227,6 @@ fn bind(listen: SocketAddr, settings: Options) -> io::Result<Endpoint> {
 }
 
 /// A secret that every process with the same private key has.
-fn reset_key(credentials: &Credentials) -> ResetKey {
+pub(crate) fn reset_key(credentials: &Credentials) -> ResetKey {
     ResetKey::derive(credentials.key_to_pem().as_bytes())
 }

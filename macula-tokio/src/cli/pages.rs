@@ -11,10 +11,11 @@ use super::{
 };
 use macula_proto::tunnel::relay::NodeLimits;
 
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 6] = [
     ("README.md", include_str!("../../../README.md")),
     ("docs/beam.md", include_str!("../../../docs/beam.md")),
     ("docs/embedding.md", include_str!("../../../docs/embedding.md")),
+    ("docs/peering.md", include_str!("../../../docs/peering.md")),
     ("docs/relay.md", include_str!("../../../docs/relay.md")),
     ("docs/tokio.md", include_str!("../../../docs/tokio.md")),
 ];
@@ -62,7 +63,8 @@ fn every_command_line_is_understood() {
     let mut understood = 0;
     for (page, text) in PAGES {
         for line in command_lines(text) {
-            let line = line.replace("PIN", &"ab".repeat(32));
+            let hex = "ab".repeat(32);
+            let line = line.replace("PIN", &hex).replace("NODE_ID", &hex);
             match Cli::try_parse_from(line.split_whitespace()) {
                 Ok(Cli {
                     command: Command::Relay(args),
@@ -83,7 +85,7 @@ fn every_command_line_is_understood() {
 
 #[test]
 fn every_file_is_understood() {
-    let (_, page) = PAGES[3];
+    let (_, page) = PAGES[4];
     let file = |name: &str| {
         let from = page.find(&format!("```toml\n# {name}\n")).expect("a file") + "```toml\n".len();
         let rest = &page[from..];

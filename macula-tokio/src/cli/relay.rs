@@ -76,7 +76,8 @@ pub(crate) async fn run<B: Backend>(
     outcome
 }
 
-async fn resolve(listen: &HostPort) -> Result<SocketAddr, Failure> {
+/// The first address that a name stands for.
+pub(crate) async fn resolve(listen: &HostPort) -> Result<SocketAddr, Failure> {
     let failed = |error| Failure::failed("listen", format_args!("{listen}: {error}"));
     let found = listen.resolve().await.map_err(failed)?;
     let first = found.into_iter().next();

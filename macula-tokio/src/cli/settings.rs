@@ -68,7 +68,7 @@ impl RelaySettings {
             Some(path) => ConfigFile::load(path)?,
             None => ConfigFile::default(),
         };
-        let identity = match identity_of(args.identity) {
+        let identity = match identity_of(&args.identity) {
             Some(identity) => identity,
             None => file.identity(args.config.as_deref())?,
         };
@@ -104,8 +104,9 @@ impl RelaySettings {
     }
 }
 
-fn identity_of(args: IdentityArgs) -> Option<Identity> {
-    match (args.cert, args.key) {
+/// What the arguments say about a certificate, if anything.
+pub(crate) fn identity_of(args: &IdentityArgs) -> Option<Identity> {
+    match (args.cert.clone(), args.key.clone()) {
         (Some(cert), Some(key)) => Some(Identity::Files { cert, key }),
         _ => args.self_signed.then_some(Identity::SelfSigned),
     }

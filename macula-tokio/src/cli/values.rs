@@ -6,6 +6,8 @@ use macula_proto::tunnel::Name;
 
 /// UDP port of a relay when none is given.
 pub(crate) const RELAY_PORT: u16 = 4434;
+/// UDP port of a peer when none is given.
+pub(crate) const PEER_PORT: u16 = 4433;
 /// Longest name of a node, in bytes.
 const LONGEST_NAME: usize = 255;
 
@@ -51,12 +53,21 @@ impl fmt::Display for HostPort {
 
 /// `quic://HOST:PORT`, `HOST:PORT`, `[V6]:PORT`, or a host alone for port 4434.
 pub(crate) fn relay_address(text: &str) -> Result<HostPort, String> {
+    udp_address(text, "a relay", RELAY_PORT)
+}
+
+/// As [`relay_address`], for port 4433.
+pub(crate) fn peer_address(text: &str) -> Result<HostPort, String> {
+    udp_address(text, "a peer", PEER_PORT)
+}
+
+fn udp_address(text: &str, what: &str, port: u16) -> Result<HostPort, String> {
     let inside = match text.split_once("://") {
         None => text,
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("quic") => rest.strip_suffix('/').unwrap_or(rest),
-        Some((scheme, _)) => return Err(format!("unknown scheme {scheme:?}; a relay is quic://HOST:PORT")),
+        Some((scheme, _)) => return Err(format!("unknown scheme {scheme:?}; {what} is quic://HOST:PORT")),
     };
-    host_port(inside, Some(RELAY_PORT))
+    host_port(inside, Some(port))
 }
 
 /// `HOST:PORT` or `[V6]:PORT`.
@@ -250,6 +261,13 @@ mod tests {
         ] {
             assert!(relay_address(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn peer_addresses() {
+        assert_eq!(peer_address("host"), Ok(HostPort::new("host", 4433)));
+        assert_eq!(peer_address("quic://[::1]:7"), Ok(HostPort::new("::1", 7)));
+        assert!(peer_address("http://host").is_err_and(|error| error.contains("a peer is quic://")));
     }
 
     #[test]

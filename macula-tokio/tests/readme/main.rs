@@ -31,6 +31,11 @@ fn the_relay_page_runs_a_relay() {
 }
 
 #[test]
+fn the_peering_page_lets_two_nodes_meet() {
+    play("docs/peering.md", 3);
+}
+
+#[test]
 fn the_beam_page_makes_a_cluster() {
     let aliases = TcpListener::bind("127.1.2.3:0").is_ok();
     if has("erl", &["-noshell", "-eval", "halt(0)."]) && (aliases || skip("addresses in 127.0.0.0/8 cannot be used")) {

@@ -24,8 +24,10 @@ pub(crate) struct Stage {
     directory: TempDir,
     /// What stands on the page, and what is used instead.
     instead: Vec<(String, String)>,
-    /// Pin of the relay, once it has told.
+    /// Pin of the relay or the peer that listens, once it has told.
     pin: Option<String>,
+    /// Node id of the peer that listens, once it has told.
+    node_id: Option<String>,
     actors: Vec<Actor>,
 }
 
@@ -41,8 +43,7 @@ struct Actor {
 
 impl Stage {
     pub(crate) fn new() -> Self {
-        let relay = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let relay = relay.expect("a UDP port").to_string();
+        let (relay, peer) = (free_udp_port(), free_udp_port());
         let (forward, metrics, service) = (free_port(), free_port(), web_server());
         let id = process::id();
         let (x, y) = (16 + id % 199, 1 + id / 199 % 250);
@@ -52,6 +53,9 @@ impl Stage {
             ("--relay relay.example", format!("--relay {relay}")),
             // Whatever the directory, the relay listens here.
             ("macula relay ", format!("macula relay --listen {relay} ")),
+            ("[::]:4433", peer.clone()),
+            ("alice.example", peer.clone()),
+            ("macula peer listen ", format!("macula peer listen --listen {peer} ")),
             ("localhost:8000", forward),
             ("localhost:8080", service),
             ("127.0.0.1:9434", metrics),
@@ -66,6 +70,7 @@ impl Stage {
             directory: tempfile::tempdir().expect("a directory"),
             instead: instead.map(|(page, here)| (page.to_owned(), here)).into(),
             pin: None,
+            node_id: None,
             actors: Vec::new(),
         }
     }
@@ -76,10 +81,12 @@ impl Stage {
         for (page, here) in &self.instead {
             text = text.replace(page, here);
         }
-        match &self.pin {
-            Some(pin) => text.replace("PIN", pin),
-            None => text,
+        for (word, value) in [("PIN", &self.pin), ("NODE_ID", &self.node_id)] {
+            if let Some(value) = value {
+                text = text.replace(word, value);
+            }
         }
+        text
     }
 
     /// Writes a file of the page.
@@ -112,6 +119,11 @@ impl Stage {
         if let Some(pin) = found.strip_prefix("certificate pin ") {
             assert_eq!(pin.len(), 64, "{found}");
             self.pin = Some(pin.to_owned());
+        }
+        if let Some(id) = found.strip_prefix("node id ")
+            && id.len() == 64
+        {
+            self.node_id = Some(id.to_owned());
         }
     }
 
@@ -162,8 +174,11 @@ impl Actor {
                 }
             }
         });
-        let words: Vec<&str> = line.split_whitespace().take(2).collect();
-        let stays = matches!(words[..], ["macula", "relay" | "expose" | "forward"] | ["erl", ..]);
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let stays = matches!(
+            words[..],
+            ["macula", "relay" | "expose" | "forward", ..] | ["macula", "peer", "listen", ..] | ["erl", ..]
+        );
         Self {
             name,
             child: Some(child),
@@ -280,6 +295,11 @@ fn matches(pattern: &str, line: &str) -> bool {
         }
     }
     line.ends_with(last)
+}
+
+fn free_udp_port() -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    socket.expect("a UDP port").to_string()
 }
 
 fn free_port() -> String {

@@ -54,8 +54,8 @@ impl PeerRole {
     pub(super) fn serve(&mut self, config: PeerListenConfig) {
         if let Some(listener) = &mut self.listener {
             listener.config = config.peering;
-            self.allow(config.gate.allow_only);
-            return self.set_duplicates(config.gate.duplicates);
+            listener.max_silent = config.gate.handshaking.max(1);
+            return self.gate(GateEvent::Open(config.gate));
         }
         self.listener = Some(Listener {
             config: config.peering,
@@ -125,8 +125,11 @@ impl PeerRole {
         listener.arrivals += 1;
         let timeout = listener.config.limits.peering_handshake_timeout;
         let deadline = now.mono.checked_add(timeout).unwrap_or(now.mono);
-        let crowded = listener.silent.len() >= listener.max_silent;
-        if crowded && let Some((_, (_, oldest))) = listener.silent.pop_first() {
+        // More than one when the cap was lowered meanwhile.
+        while let Some(listener) = &mut self.listener
+            && listener.silent.len() >= listener.max_silent
+            && let Some((_, (_, oldest))) = listener.silent.pop_first()
+        {
             listener.stats.displaced_silent += 1;
             self.drop_silent(quic, now, oldest, Code::LIMIT, b"too many connections");
         }

@@ -1,4 +1,4 @@
-//! Connections that peering machines run: their actions carried out, their events fed.
+//! Connections that peering machines run, and the events they are fed.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -9,46 +9,40 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    PeerEvent, PeerId, PeerInfo, PeerItem,
+    PeerId, PeerInfo, PeerItem,
+    actions::cost,
     door::{Listener, Silent},
 };
 use crate::{
     Code, Now, Rng,
     deadlines::{Deadlines, earliest},
-    endpoint::{Event as Out, rpc::is_rpc},
-    identity::NodeId,
-    peering::{
-        Action, EndReason, Event, GateEvent, Outgoing, PeerConn, Peering, PeeringConfig, Received, Role, SendError,
-        TransportError, Verdict, binding,
-    },
-    quic::{self, CloseReason, ConnectionHandle, Dir, OpenError, ReadError, Side, StreamId, WriteError, alpn},
+    endpoint::Event as Out,
+    peering::{Action, Event, Outgoing, Peering, PeeringConfig, Received, Role, SendError, TransportError, binding},
+    quic::{self, CloseReason, ConnectionHandle, Dir, OpenError, ReadError, Side, StreamId, alpn},
     wire::frame::Text,
 };
 
 /// Largest piece that is read or pulled at once, in bytes.
-const PIECE: usize = 64 << 10;
+pub(super) const PIECE: usize = 64 << 10;
 /// What frames that wait to be fetched may take, in bytes; nothing is read while they take more.
 const INBOX: usize = 256 << 10;
-/// What a waiting frame counts beyond its bytes.
-const FRAME_COST: usize = 512;
-
 /// All peering connections of an endpoint, and those that may become one.
 #[derive(Debug)]
 pub(in crate::endpoint) struct PeerRole {
     pub(super) rng: Rng,
     pub(super) listener: Option<Listener>,
-    peers: BTreeMap<PeerId, Peer>,
+    pub(super) peers: BTreeMap<PeerId, Peer>,
     next: u64,
     pub(super) conns: HashMap<ConnectionHandle, Slot>,
-    deadlines: Deadlines<PeerId>,
+    pub(super) deadlines: Deadlines<PeerId>,
     pub(super) work: VecDeque<(PeerId, Event)>,
     /// Whose bytes shall leave before something else is pulled.
-    unflushed: Vec<PeerId>,
+    pub(super) unflushed: Vec<PeerId>,
     /// Whose bytes have left, and since when.
     flushed: Vec<PeerId>,
     flushed_at: Option<Instant>,
     /// Whose link has something to do.
-    rpc_news: VecDeque<PeerId>,
+    pub(super) rpc_news: VecDeque<PeerId>,
 }
 
 /// What a connection is to this role.
@@ -61,32 +55,33 @@ pub(super) enum Slot {
     Refused,
 }
 
+/// A connection that a machine runs.
 #[derive(Debug)]
-struct Peer {
-    machine: Peering,
-    role: Role,
-    conn: ConnectionHandle,
-    remote: SocketAddr,
-    stream: Option<StreamId>,
+pub(super) struct Peer {
+    pub(super) machine: Peering,
+    pub(super) role: Role,
+    pub(super) conn: ConnectionHandle,
+    pub(super) remote: SocketAddr,
+    pub(super) stream: Option<StreamId>,
     /// A stream is wanted, and not granted yet.
-    opening: bool,
-    pending: Bytes,
-    blocked: bool,
-    write_over: bool,
-    finish: bool,
-    tell_flushed: bool,
-    inbox: VecDeque<PeerItem>,
-    inbox_bytes: usize,
+    pub(super) opening: bool,
+    pub(super) pending: Bytes,
+    pub(super) blocked: bool,
+    pub(super) write_over: bool,
+    pub(super) finish: bool,
+    pub(super) tell_flushed: bool,
+    pub(super) inbox: VecDeque<PeerItem>,
+    pub(super) inbox_bytes: usize,
     /// Frames for its link, if it has one.
-    rpc: Option<VecDeque<Box<Received>>>,
+    pub(super) rpc: Option<VecDeque<Box<Received>>>,
     /// The user knows of it.
-    known: bool,
+    pub(super) known: bool,
     /// The user wants to hear no more of it.
-    forgotten: bool,
+    pub(super) forgotten: bool,
     /// The user was told that there is something to fetch, and has not fetched everything since.
-    told: bool,
-    ended: bool,
-    deadline: Option<Instant>,
+    pub(super) told: bool,
+    pub(super) ended: bool,
+    pub(super) deadline: Option<Instant>,
 }
 
 impl PeerRole {
@@ -282,64 +277,6 @@ impl PeerRole {
         })
     }
 
-    // ----- for its link --------------------------------------------------------------------------------------------
-
-    /// From now on frames of calls that the peer signed are set aside. Answers who this node is; `None` if the handshake is not
-    /// complete or it is over.
-    pub(in crate::endpoint) fn attach_rpc(&mut self, peer: PeerId) -> Option<NodeId> {
-        let entry = self.peers.get_mut(&peer)?;
-        entry.machine.peer()?;
-        if entry.ended || entry.rpc.is_some() {
-            return None;
-        }
-        let mut aside = VecDeque::new();
-        let mut rest = VecDeque::new();
-        for item in std::mem::take(&mut entry.inbox) {
-            match item {
-                PeerItem::Frame(frame) if of_link(&frame) => aside.push_back(frame),
-                item => rest.push_back(item),
-            }
-        }
-        entry.inbox = rest;
-        entry.rpc = Some(aside);
-        Some(entry.machine.node_id())
-    }
-
-    pub(in crate::endpoint) fn detach_rpc(&mut self, peer: PeerId) {
-        if let Some(entry) = self.peers.get_mut(&peer)
-            && let Some(aside) = entry.rpc.take()
-        {
-            let bytes: usize = aside.iter().map(|frame| frame_cost(frame)).sum();
-            entry.inbox_bytes = entry.inbox_bytes.saturating_sub(bytes);
-        }
-    }
-
-    /// Whose link has something to do.
-    pub(in crate::endpoint) fn next_rpc_news(&mut self) -> Option<PeerId> {
-        self.rpc_news.pop_front()
-    }
-
-    pub(in crate::endpoint) fn is_connected(&self, peer: PeerId) -> bool {
-        self.peers.get(&peer).is_some_and(|entry| !entry.ended)
-    }
-
-    /// The next frame that was set aside.
-    pub(in crate::endpoint) fn take_rpc(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        now: Now,
-        peer: PeerId,
-        out: &mut Vec<Out>,
-    ) -> Option<Box<Received>> {
-        if self.peers.get(&peer)?.rpc.as_ref()?.is_empty() {
-            self.read(quic, now, peer, false, out);
-        }
-        let entry = self.peers.get_mut(&peer)?;
-        let frame = entry.rpc.as_mut()?.pop_front()?;
-        entry.inbox_bytes = entry.inbox_bytes.saturating_sub(frame_cost(&frame));
-        Some(frame)
-    }
-
     // ----- a peer's connection -------------------------------------------------------------------------------------
 
     pub(super) fn add(&mut self, machine: Peering, conn: ConnectionHandle, remote: SocketAddr) -> PeerId {
@@ -372,7 +309,7 @@ impl PeerRole {
         id
     }
 
-    fn remove(&mut self, peer: PeerId) {
+    pub(super) fn remove(&mut self, peer: PeerId) {
         if let Some(gone) = self.peers.remove(&peer) {
             self.deadlines.update(peer, gone.deadline, None);
         }
@@ -434,7 +371,7 @@ impl PeerRole {
         }
     }
 
-    fn open(&mut self, quic: &mut quic::Endpoint, peer: PeerId) {
+    pub(super) fn open(&mut self, quic: &mut quic::Endpoint, peer: PeerId) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         entry.opening = true;
         let opened = match quic.connection(entry.conn) {
@@ -482,186 +419,6 @@ impl PeerRole {
             }
         }
     }
-
-    // ----- the machines --------------------------------------------------------------------------------------------
-
-    pub(super) fn feed(&mut self, quic: &mut quic::Endpoint, now: Now, peer: PeerId, event: Event, out: &mut Vec<Out>) {
-        self.work.push_back((peer, event));
-        self.work(quic, now, out);
-    }
-
-    /// Feeds one event after the other. All that is to be done about one is done before the next.
-    fn work(&mut self, quic: &mut quic::Endpoint, now: Now, out: &mut Vec<Out>) {
-        while let Some((peer, event)) = self.work.pop_front() {
-            let Some(entry) = self.peers.get_mut(&peer) else {
-                continue;
-            };
-            let mut actions = Vec::new();
-            entry.machine.handle(now, event, &mut actions);
-            let deadline = entry.machine.poll_timeout();
-            self.deadlines.update(peer, entry.deadline, deadline);
-            entry.deadline = deadline;
-            self.execute(quic, now, peer, actions, out);
-        }
-    }
-
-    fn execute(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        now: Now,
-        peer: PeerId,
-        mut actions: Vec<Action>,
-        out: &mut Vec<Out>,
-    ) {
-        while !actions.is_empty() {
-            let mut more = Vec::new();
-            for action in actions {
-                self.execute_one(quic, now, peer, action, &mut more, out);
-            }
-            actions = more;
-        }
-    }
-
-    fn execute_one(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        now: Now,
-        peer: PeerId,
-        action: Action,
-        more: &mut Vec<Action>,
-        out: &mut Vec<Out>,
-    ) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        match action {
-            Action::OpenStream => self.open(quic, peer),
-            Action::Writable => self.write(quic, peer, more),
-            Action::FinishStream => {
-                entry.finish = true;
-                self.write(quic, peer, more);
-            }
-            Action::TellWhenFlushed => {
-                entry.tell_flushed = true;
-                self.write(quic, peer, more);
-            }
-            Action::Authorize { peer: node } => self.gate(GateEvent::Identified(PeerConn(peer.0), node)),
-            Action::Connected(connected) => {
-                entry.known = true;
-                let (role, remote) = (entry.role, entry.remote);
-                if !entry.forgotten {
-                    let event = PeerEvent::Connected {
-                        role,
-                        remote,
-                        connected,
-                    };
-                    out.push(Out::Peer { peer, event });
-                }
-            }
-            Action::Frame(frame) => self.deliver(peer, PeerItem::Frame(frame), out),
-            Action::Goodbye { reason, detail } => self.deliver(peer, PeerItem::Goodbye { reason, detail }, out),
-            Action::SendReady if !entry.forgotten => {
-                if entry.rpc.is_some() {
-                    self.rpc_news.push_back(peer);
-                }
-                let event = PeerEvent::SendReady;
-                out.push(Out::Peer { peer, event });
-            }
-            Action::SendReady => {}
-            Action::CloseConnection { code, reason } => {
-                if let Ok(mut connection) = quic.connection(entry.conn) {
-                    connection.close(now, code, Bytes::from_static(reason.as_bytes()));
-                }
-            }
-            Action::Ended { reason, unsent } => self.ended(peer, reason, unsent, out),
-        }
-    }
-
-    fn deliver(&mut self, peer: PeerId, item: PeerItem, out: &mut Vec<Out>) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        if entry.forgotten {
-            return;
-        }
-        let item = match (item, &mut entry.rpc) {
-            (PeerItem::Frame(frame), Some(aside)) if of_link(&frame) => {
-                entry.inbox_bytes = entry.inbox_bytes.saturating_add(frame_cost(&frame));
-                if aside.is_empty() {
-                    self.rpc_news.push_back(peer);
-                }
-                aside.push_back(frame);
-                return;
-            }
-            (item, _) => item,
-        };
-        entry.inbox_bytes = entry.inbox_bytes.saturating_add(cost(&item));
-        entry.inbox.push_back(item);
-        if !entry.told {
-            entry.told = true;
-            let event = PeerEvent::Readable;
-            out.push(Out::Peer { peer, event });
-        }
-    }
-
-    fn ended(&mut self, peer: PeerId, reason: EndReason, unsent: std::ops::Range<u64>, out: &mut Vec<Out>) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        entry.ended = true;
-        entry.pending = Bytes::new();
-        if entry.rpc.is_some() {
-            self.rpc_news.push_back(peer);
-        }
-        let (role, hidden) = (entry.role, !entry.known || entry.forgotten);
-        if role == Role::Acceptor {
-            self.gate(GateEvent::Gone(PeerConn(peer.0)));
-        }
-        if hidden {
-            tracing::debug!(%reason, "a peering connection that nobody knows of is over");
-            self.remove(peer);
-        } else {
-            self.deliver(peer, PeerItem::Ended { reason, unsent }, out);
-        }
-    }
-
-    /// Writes as much as the stream takes, and does what is to be done behind it.
-    fn write(&mut self, quic: &mut quic::Endpoint, peer: PeerId, more: &mut Vec<Action>) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        let (false, false, Some(id)) = (entry.blocked, entry.write_over || entry.ended, entry.stream) else {
-            return;
-        };
-        let Ok(mut connection) = quic.connection(entry.conn) else {
-            return;
-        };
-        let Ok(mut stream) = connection.stream(id) else { return };
-        loop {
-            if entry.pending.is_empty() {
-                if std::mem::take(&mut entry.tell_flushed) {
-                    self.unflushed.push(peer);
-                }
-                match entry.machine.poll_output(PIECE, more) {
-                    Some(piece) => entry.pending = piece,
-                    None => break,
-                }
-            }
-            match stream.write_chunks(std::slice::from_mut(&mut entry.pending)) {
-                Ok(_) => {}
-                Err(WriteError::Blocked) => {
-                    entry.blocked = true;
-                    return;
-                }
-                // The end of the connection is told by itself.
-                Err(WriteError::ConnectionLost) => return,
-                Err(error) => {
-                    entry.write_over = true;
-                    let why = match error {
-                        WriteError::Stopped(code) => TransportError::Peer(code),
-                        _ => TransportError::Closed,
-                    };
-                    return self.work.push_back((peer, Event::WriteFailed(why)));
-                }
-            }
-        }
-        if std::mem::take(&mut entry.finish) {
-            let _ = stream.finish();
-            entry.write_over = true;
-        }
-    }
 }
 
 pub(super) fn exporter(quic: &mut quic::Endpoint, conn: ConnectionHandle) -> Option<[u8; binding::EXPORTER_LENGTH]> {
@@ -670,22 +427,6 @@ pub(super) fn exporter(quic: &mut quic::Endpoint, conn: ConnectionHandle) -> Opt
     connection
         .export_keying_material(&mut bytes, binding::EXPORTER_LABEL, &[])
         .then_some(bytes)
-}
-
-fn cost(item: &PeerItem) -> usize {
-    match item {
-        PeerItem::Frame(frame) => frame_cost(frame),
-        PeerItem::Goodbye { .. } | PeerItem::Ended { .. } => FRAME_COST,
-    }
-}
-
-fn frame_cost(frame: &Received) -> usize {
-    frame.decoded.raw.wire_length().saturating_add(FRAME_COST)
-}
-
-/// Whether a frame is for the link of its connection: one of a call, and the peer's own.
-fn of_link(frame: &Received) -> bool {
-    frame.verdict == Verdict::Verified && is_rpc(&frame.decoded.frame.body)
 }
 
 fn transport_error(reason: &CloseReason) -> TransportError {
