@@ -21,6 +21,7 @@ mod pages;
 mod peer;
 mod relay;
 mod report;
+mod rpc;
 mod scalar;
 mod settings;
 mod signals;
@@ -84,6 +85,7 @@ async fn run<B: Backend>(backend: &B, command: Command, events: &Events) -> Outc
         Command::Drain(args) => status::drain(args, events, signals).await,
         Command::Demo(args) => demo::run(backend, args, events, signals).await,
         Command::Peer(args) => peer::run(args.command, events, signals).await,
+        Command::Rpc(args) => rpc::run(args.command, events, signals).await,
         Command::Key(args) => key::run(args.command, events, signals).await,
         Command::Inspect(_) | Command::Completions(_) => Ok(()),
     }
@@ -95,7 +97,7 @@ fn end(outcome: Outcome, events: &Events) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     if events.is_json() {
-        events.error(failure.kind(), &failure);
+        events.error(failure.kind().to_owned(), &failure);
     }
     events.flush();
     match &failure {

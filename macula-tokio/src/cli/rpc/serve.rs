@@ -1,0 +1,360 @@
+//! `macula rpc serve`.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use macula_proto::{
+    Code, Rng,
+    endpoint::{PeerListenConfig, RelayAddress, RelayClientConfig},
+    identity::Identity,
+    peering::{Duplicates, PeeringConfig},
+    quic::{ListenConfig, TransportConfig, alpn, tls::ServerTls},
+    rpc::RpcConfig,
+    tunnel::{
+        Name,
+        client::{session::SessionConfig, supervisor::SupervisorConfig},
+    },
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    FAREWELL, MAX_CALLS,
+    args::{ServeArgs, rpc_encoding},
+    connect,
+    events::RpcEvent,
+    services::Services,
+};
+use crate::{
+    Endpoint, Options, Peer, RelayClient,
+    cli::{
+        events::{Event, Events},
+        network,
+        outcome::{Failure, Outcome},
+        peer, relay, settings,
+        settings::Identity as Certificate,
+        signals::Signals,
+        tls,
+        values::{HostPort, PEER_PORT},
+    },
+    relay::invalid,
+    rpc::{RpcClient, RpcServer},
+};
+
+/// Peers that wait to be taken; they are taken at once.
+const BACKLOG: usize = 1024;
+/// Shortest and longest pause before a router is dialled again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+/// How often a router is asked whether it is still there when nothing comes from it.
+const PING: Duration = Duration::from_secs(30);
+
+pub(super) async fn run(args: ServeArgs, events: &Events, signals: &mut Signals) -> Outcome {
+    let place = Place::of(&args)?;
+    let services = Services::new(&args)?;
+    match place {
+        Place::Listen(certificate) => listen(&args, &certificate, &services, events, signals).await,
+        Place::Relay(name) => in_tunnels(&args, name, &services, events, signals).await,
+        Place::Router(router) => at_router(&args, router, &services, events, signals).await,
+    }
+}
+
+/// Where calls come from.
+enum Place {
+    Listen(Certificate),
+    Relay(Name),
+    Router(HostPort),
+}
+
+impl Place {
+    fn of(args: &ServeArgs) -> Result<Self, Failure> {
+        let usage = |message: &str| Err(Failure::Usage(message.to_owned()));
+        let certificate = settings::identity_of(&args.certificate);
+        let trust = &args.trust;
+        let trusts = trust.ca.is_some() || !trust.pin.is_empty() || trust.insecure || trust.client_cert.is_some();
+        let place = match (&args.router, &args.name) {
+            (Some(router), _) => Self::Router(router.clone()),
+            (None, Some(name)) => Self::Relay(name.clone()),
+            (None, None) => match certificate {
+                Some(_) if trusts => {
+                    return usage("--ca, --pin, --insecure and --client-cert are for --relay and --router");
+                }
+                Some(certificate) => return Ok(Self::Listen(certificate)),
+                None => return usage("a listener needs a certificate: --cert and --key, or --self-signed"),
+            },
+        };
+        match certificate {
+            Some(_) => usage("--cert and --self-signed are for listeners: what is shown to a relay is --client-cert"),
+            None => Ok(place),
+        }
+    }
+}
+
+fn link_config(args: &ServeArgs, identity: &Identity) -> RpcConfig {
+    let mut config = RpcConfig::new(*identity.node_id().as_bytes());
+    config.encoding = rpc_encoding(args.encoding);
+    config.limits.calls = MAX_CALLS;
+    config
+}
+
+/// Waits for the end, and ends in good order.
+async fn until_told(
+    work: impl Future<Output = Failure>,
+    server: &RpcServer,
+    drain: Duration,
+    events: &Events,
+    signals: &mut Signals,
+) -> Outcome {
+    let outcome = tokio::select! {
+        failure = work => Err(failure),
+        () = signals.stop() => Ok(()),
+        () = events.closed() => Ok(()),
+    };
+    tokio::select! {
+        _ = timeout(drain, server.shutdown()) => {}
+        () = signals.stop() => {}
+    }
+    let endpoint = server.endpoint();
+    endpoint.close(Code::SHUTDOWN, "shutdown");
+    // Calls that are left end with their links, and commands with their calls.
+    let _ = timeout(FAREWELL, async {
+        tokio::join!(endpoint.wait_idle(), server.shutdown())
+    })
+    .await;
+    outcome
+}
+
+// ----- on a port ---------------------------------------------------------------------------------------------------
+
+async fn listen(
+    args: &ServeArgs,
+    certificate: &Certificate,
+    services: &Services,
+    events: &Events,
+    signals: &mut Signals,
+) -> Outcome {
+    let credentials = tls::identity(certificate)?;
+    let pin = credentials.pin().to_string();
+    let identity = peer::identity(args.identity.as_deref())?;
+    let config = link_config(args, &identity);
+    let node_id = identity.node_id().to_string();
+    let mut door = PeerListenConfig::new(PeeringConfig::new(identity.into()));
+    // Each call from a shell is a connection, and one need not wait for the other.
+    door.gate.duplicates = Duplicates::KeepBoth;
+
+    let everywhere = HostPort::new("::", PEER_PORT);
+    let at = args.listen.as_ref().unwrap_or(&everywhere);
+    let failed = |error: io::Error| Failure::failed("listen", format_args!("cannot listen on {at}: {error}"));
+    let mut options = Options::default();
+    // A second listener on the same port shall fail, not take half of the first one's datagrams.
+    options.socket.reuse_port = false;
+    // Who was connected before this listener was started again learns of it at once.
+    options.endpoint.reset_key = Some(network::reset_key(&credentials));
+    let endpoint = network::bind(relay::resolve(at).await?, options).map_err(failed)?;
+    let tls = ServerTls::new(credentials).alpn([alpn::MACULA]);
+    let tls = tls.build(endpoint.clock()).map_err(|error| failed(invalid(error)))?;
+    let mut listen = ListenConfig::new(tls);
+    listen.transport = TransportConfig::rpc_listener();
+    listen.transport.max_bidi_streams = MAX_CALLS as u64;
+
+    let fresh = args.identity.is_none();
+    RpcEvent::Identity { node_id, fresh }.tell(events);
+    events.tell(&Event::Certificate { pin });
+    let server = services.offer(&endpoint, events);
+    endpoint.serve_rpc(config.clone());
+    endpoint.serve_peers(door, BACKLOG);
+    endpoint.listen(listen).map_err(|error| failed(invalid(error)))?;
+    let addr = endpoint.local_addr().to_string();
+    events.tell(&Event::Listening { addr });
+    let work = async {
+        tokio::join!(
+            links(&endpoint, "rpc", events),
+            peers(&endpoint, &config, events),
+            strangers(&endpoint)
+        );
+        Failure::failed("endpoint", "the endpoint has stopped")
+    };
+    until_told(work, &server, args.drain_timeout, events, signals).await
+}
+
+/// Tells of links that peers make.
+async fn links(endpoint: &Endpoint, kind: &'static str, events: &Events) {
+    let mut links = JoinSet::new();
+    loop {
+        tokio::select! {
+            link = endpoint.accept_rpc() => {
+                let Some(link) = link else { return };
+                let carrier = match kind {
+                    "rpc" => connect::carrier(&link),
+                    other => other,
+                };
+                let events = events.clone();
+                links.spawn(async move { told(&link, peer_of(&link), carrier, &events).await });
+            }
+            Some(_) = links.join_next(), if !links.is_empty() => {}
+        }
+    }
+}
+
+/// Where the peer of a link is.
+fn peer_of(link: &RpcClient) -> String {
+    let remote = link.info().and_then(|info| info.remote);
+    remote.map_or_else(|| "a peer".to_owned(), |remote| remote.to_string())
+}
+
+/// Tells of a link, and of its end.
+async fn told(link: &RpcClient, peer: String, carrier: &'static str, events: &Events) {
+    let number = RpcEvent::number(link.id());
+    let connected = RpcEvent::Connected {
+        peer: peer.clone(),
+        carrier,
+        link: number,
+    };
+    connected.tell(events);
+    let disconnected = RpcEvent::Disconnected {
+        reason: link.closed().await.to_string(),
+        peer: Some(peer),
+        link: number,
+    };
+    disconnected.tell(events);
+}
+
+/// Serves those who come with signed frames.
+async fn peers(endpoint: &Endpoint, config: &RpcConfig, events: &Events) {
+    let mut peers = JoinSet::new();
+    loop {
+        tokio::select! {
+            peer = endpoint.accept_peer() => {
+                let Some(peer) = peer else { return };
+                let (config, events) = (config.clone(), events.clone());
+                peers.spawn(async move { serve_peer(peer, config, &events).await });
+            }
+            Some(_) = peers.join_next(), if !peers.is_empty() => {}
+        }
+    }
+}
+
+async fn serve_peer(peer: Peer, config: RpcConfig, events: &Events) {
+    let Ok(link) = peer.rpc(config).await else { return };
+    // What is of no call is passed over, so that it holds nothing up.
+    let others = async { while peer.recv().await.is_ok() {} };
+    tokio::join!(told(&link, peer.peer_id().to_string(), "signed", events), others);
+}
+
+/// Connections that speak neither.
+async fn strangers(endpoint: &Endpoint) {
+    while let Some(connection) = endpoint.accept().await {
+        tracing::debug!(remote = ?connection.remote_address(), "refused: it speaks nothing known");
+        connection.close(Code::REFUSED, "rpc only");
+    }
+}
+
+// ----- in tunnels --------------------------------------------------------------------------------------------------
+
+async fn in_tunnels(
+    args: &ServeArgs,
+    name: Name,
+    services: &Services,
+    events: &Events,
+    signals: &mut Signals,
+) -> Outcome {
+    let identity = peer::identity(args.identity.as_deref())?;
+    let failed = |error: io::Error| Failure::failed("node", error);
+    let endpoint = Endpoint::bind_any(Options::default()).map_err(failed)?;
+    let mut dial = connect::dial(&endpoint, &args.trust, alpn::MACULA_DIST)?;
+    dial.transport = TransportConfig::relay();
+    let mut session = SessionConfig::new(name.clone());
+    session.encoding = args.encoding.into();
+    let relays = args.relay.iter().map(|at| RelayAddress {
+        host: at.host.clone(),
+        port: at.port,
+    });
+    let node = RelayClientConfig {
+        relays: relays.collect(),
+        dial,
+        session,
+        supervisor: SupervisorConfig::default(),
+    };
+    let mut config = link_config(args, &identity);
+    config.node_name = Bytes::copy_from_slice(name.to_string().as_bytes());
+    let server = services.offer(&endpoint, events);
+    let node = RelayClient::start(&endpoint, node, BACKLOG).map_err(|error| failed(invalid(error)))?;
+    let tell = async {
+        while let Some(event) = node.next_event().await {
+            if let Some(event) = network::node_event(event, &name) {
+                events.tell(&event.into());
+            }
+        }
+    };
+    let work = async {
+        tokio::join!(tell, node.serve_rpc(config), links(&endpoint, "tunnel", events));
+        Failure::failed("node", "the node has stopped")
+    };
+    let outcome = until_told(work, &server, args.drain_timeout, events, signals).await;
+    node.stop();
+    outcome
+}
+
+// ----- at a router -------------------------------------------------------------------------------------------------
+
+async fn at_router(
+    args: &ServeArgs,
+    router: HostPort,
+    services: &Services,
+    events: &Events,
+    signals: &mut Signals,
+) -> Outcome {
+    let identity = peer::identity(args.identity.as_deref())?;
+    let endpoint = Endpoint::bind_any(Options::default()).map_err(|error| Failure::failed("node", error))?;
+    let mut dial = connect::dial(&endpoint, &args.trust, alpn::MACULA)?;
+    dial.transport.max_bidi_streams = MAX_CALLS as u64;
+    let mut config = link_config(args, &identity);
+    config.ping_interval = Some(PING);
+    config.target_relay = Bytes::copy_from_slice(router.to_string().as_bytes());
+    let entropy = crate::entropy().map_err(|error| Failure::failed("entropy", error))?;
+    let mut rng = Rng::from_entropy(entropy);
+    let server = services.offer(&endpoint, events);
+    let work = async {
+        let mut pause = PAUSES[0];
+        loop {
+            let relay = router.to_string();
+            events.tell(&Event::Dialling { relay: relay.clone() });
+            let begun = Instant::now();
+            match connect::dial_rpc(&endpoint, &router, &dial, &config).await {
+                Ok(link) => registered(&server, &link, &relay, events).await,
+                Err(failure) => events.tell(&Event::Disconnected {
+                    reason: failure.to_string(),
+                    relay: Some(relay.clone()),
+                    names: Vec::new(),
+                }),
+            }
+            if begun.elapsed() >= PAUSES[1] {
+                pause = PAUSES[0];
+            }
+            // So that the nodes of a router that was started again do not come all at once.
+            let jittered = pause / 2 + rng.duration_below(pause);
+            events.tell(&Event::Waiting {
+                relay,
+                seconds: (jittered.as_secs_f64() * 1000.0).round() / 1000.0,
+                starved: false,
+            });
+            sleep(jittered).await;
+            pause = (pause * 2).min(PAUSES[1]);
+        }
+    };
+    until_told(work, &server, args.drain_timeout, events, signals).await
+}
+
+/// Offers everything at a router until the link is over.
+async fn registered(server: &RpcServer, link: &RpcClient, router: &str, events: &Events) {
+    let tell = told(link, router.to_owned(), connect::carrier(link), events);
+    if server.register_at(link).is_ok() {
+        let event = RpcEvent::Registered {
+            router: router.to_owned(),
+            procedures: server.procedures().len(),
+        };
+        event.tell(events);
+    }
+    tell.await;
+}
