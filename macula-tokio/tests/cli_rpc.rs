@@ -154,8 +154,8 @@ fn all_built_in(call: impl Fn(&[&str], &[u8]) -> Done, large: &[u8]) {
     let bytes = noise(300_000, 3);
     assert!(call(&["echo"], &bytes).good() == bytes);
     assert_eq!(call(&["echo"], b"").good(), b"");
-    let terms = call(&["echo", "--chunk", "json"], b"1\n\"two\"\n{\"three\":[3.5,null]}\n").good();
-    assert_eq!(terms, b"1\n\"two\"\n{\"three\":[3.5,null]}\n");
+    let terms = call(&["echo", "--chunk", "json"], b"1\n\"two\"\n{\"three\":[-3,null]}\n").good();
+    assert_eq!(terms, b"1\n\"two\"\n{\"three\":[-3,null]}\n");
     assert_eq!(call(&["count", "{\"n\":3}"], b"").good(), b"1\n2\n3\n");
     assert_eq!(call(&["count", "0"], b"").good(), b"");
     let many = call(&["count", "{\"n\":5000}"], b"").good();
@@ -567,7 +567,7 @@ fn usage_errors_exit_with_2_and_say_what() {
         ("call host:x echo", "\"x\" is not a port"),
         ("call host", "which procedure to call is missing"),
         ("call host count {n:5}", "are no JSON"),
-        ("call host a b c", "unexpected argument"),
+        ("call host a b c", "unexpected value 'c'"),
         ("call --router r host count 1", "two addresses are too many"),
         ("call --relay r echo", "--target <NAME>"),
         ("call host echo --target t", "--relay <HOST[:PORT]>"),

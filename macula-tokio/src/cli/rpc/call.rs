@@ -164,12 +164,13 @@ impl Session {
         let call = opened.map_err(|error| self.wanted.failed(&error))?;
         let control = call.control().clone();
         let writing = self.output.writing();
+        let late = format!("{}: no end before the deadline", self.wanted.procedure);
         let outcome = tokio::select! {
             biased;
             () = signals.stop() => Err(Failure::failed("cancelled", "interrupted")),
             outcome = self.work(call) => outcome,
             // Also where the output is what takes so long.
-            () = at_deadline(args.deadline) => Err(Failure::Timeout("no end before the deadline".to_owned())),
+            () = at_deadline(args.deadline) => Err(Failure::Timeout(late)),
             outcome = writing.broken() => outcome,
         };
         // One that is over stays as it is.

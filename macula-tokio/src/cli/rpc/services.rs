@@ -1,13 +1,17 @@
 //! What `macula rpc serve` offers.
 
-use std::{future::Future, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use macula_driver::ServerCall;
+use macula_driver::{CallControl, CallError, ServerCall};
 use macula_proto::{
     rpc::{Fault, Mode, Outcome},
     wire::Value,
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     args::ServeArgs,
@@ -143,7 +147,7 @@ impl Offer<'_> {
                     let control = call.control().clone();
                     let outcome = match handler(call).await.map_err(Into::into) {
                         Ok(value) => Ok(value),
-                        Err(Failed::Abort(fault)) => Err(fault),
+                        Err(Failed::Abort(fault)) => Err(why(&control, fault).await),
                         Err(Failed::Reply(fault)) => {
                             // Where this counts, the value below does not any more.
                             control.set_reply(Outcome::Err(fault.clone()));
@@ -156,6 +160,17 @@ impl Offer<'_> {
                 }
             });
         }
+    }
+}
+
+/// Why a call is over that takes no more chunks, which is all that its handler may have seen of that.
+async fn why(control: &CallControl, fault: Fault) -> Fault {
+    if fault.code != "send_closed" {
+        return fault;
+    }
+    match timeout(Duration::ZERO, control.reply()).await {
+        Ok(Err(CallError::Aborted(why))) => why,
+        _ => fault,
     }
 }
 
