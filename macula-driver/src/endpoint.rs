@@ -344,7 +344,10 @@ impl Endpoint {
 }
 
 impl State {
-    fn on_extension<E: Extension, T>(&mut self, operation: impl FnOnce(&mut E, &mut Context<'_>) -> T) -> Option<T> {
+    pub(crate) fn on_extension<E: Extension, T>(
+        &mut self,
+        operation: impl FnOnce(&mut E, &mut Context<'_>) -> T,
+    ) -> Option<T> {
         let mut extensions = std::mem::take(&mut self.extensions);
         let found = extensions.iter_mut().find_map(|extension| {
             let any: &mut dyn std::any::Any = &mut **extension;

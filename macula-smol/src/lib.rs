@@ -45,6 +45,27 @@ mod driver;
 mod endpoint;
 
 pub use endpoint::Endpoint;
+/// Calls between programs: streaming in either or both directions, or one request and one reply.
+///
+/// A link carries them: a connection of its own ([`connect_rpc`](macula_driver::Endpoint::connect_rpc)), a peering connection
+/// ([`Peer::rpc`](macula_driver::Peer::rpc)), or the process itself ([`local_rpc`](macula_driver::Endpoint::local_rpc)). Procedures are
+/// [advertised](macula_driver::Endpoint::advertise) for all links of an endpoint, and served by whoever takes calls with
+/// [`accept_call`](macula_driver::Endpoint::accept_call).
+pub mod rpc {
+    pub use macula_driver::{
+        Call, CallControl, CallError, CallReceiver, CallSender, IntoValue, PingError, RpcClient, RpcConnectError,
+        ServerCall,
+    };
+    pub use macula_proto::{
+        endpoint::{RpcId, RpcInfo, UnknownLink},
+        rpc::{
+            Chunk, EncodingChoice, Fault, Info, Kind, Mode, Outcome, RpcConfig, RpcLimits, SendError, StreamId,
+            session::{CallId, EndReason, OpenError, PeerHello, Request, SessionStats},
+        },
+        wire::{Encoding, Value, ValueError, from_value, to_value},
+    };
+}
+
 pub use macula_driver::{
     Active, ActiveStream, ConnectError, Connecting, Connection, ConnectionLost, Context, DriverStats, Extension,
     Incoming, Options, Peer, PeerConnectError, PeerEnd, RawStream, ReadError, RecvStream, SendStream, SocketOptions,

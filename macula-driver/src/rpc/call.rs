@@ -11,9 +11,10 @@ use serde::de::DeserializeOwned;
 use super::{
     CallError, CallReceiver, CallSender, IntoValue, RpcClient,
     key::{self, Call as Key},
+    settle,
     table::Links,
 };
-use crate::{Context, shared::State};
+use crate::Context;
 
 /// One side of a call: chunks in and out, and the reply.
 ///
@@ -59,7 +60,7 @@ impl Call {
     /// Sends a chunk at once, or gives it back.
     ///
     /// # Errors
-    /// [`TrySendError`](macula_proto::rpc::SendError), with the chunk.
+    /// [`SendError`](macula_proto::rpc::SendError), with the chunk.
     pub fn try_send(&self, chunk: Chunk) -> Result<(), (macula_proto::rpc::SendError, Chunk)> {
         self.sender.try_send(chunk)
     }
@@ -228,15 +229,10 @@ impl CallControl {
         self.inner.client.inner.endpoint.shared().locked(|state| {
             state.tick();
             let result = operation(&mut Context { state });
-            settle(state);
+            settle(state, self.inner.client.inner.link);
             result
         })
     }
-}
-
-/// After something was done to a call.
-pub(super) fn settle(state: &mut State) {
-    state.kick_if_due();
 }
 
 impl Drop for Inner {
@@ -245,7 +241,7 @@ impl Drop for Inner {
         self.client
             .inner
             .endpoint
-            .with_extension(|links: &mut Links, cx| links.forget_call(cx, link, call));
+            .with_links(link, |links, cx| links.forget_call(cx, link, call));
     }
 }
 

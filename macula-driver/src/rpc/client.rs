@@ -90,13 +90,17 @@ impl RpcClient {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn open_with(&self, request: Request) -> Result<Call, CallError> {
-        let link = self.inner.link;
-        let look = |links: &mut Links, cx: &mut Context<'_>| match self.start(links, cx, request.clone()) {
-            Err(OpenError::Busy) => Poll::Pending,
-            outcome => Poll::Ready(outcome),
-        };
-        let opened = self.inner.endpoint.wait(key::link(link, Key::Room), look).await;
-        opened.unwrap_or(Err(OpenError::NotUp)).map_err(CallError::Open)
+        let mut opened = self.try_open(request.clone());
+        if opened.as_ref().is_err_and(|error| *error == OpenError::Busy) {
+            let look = |links: &mut Links, cx: &mut Context<'_>| match self.start(links, cx, request.clone()) {
+                Err(OpenError::Busy) => Poll::Pending,
+                outcome => Poll::Ready(outcome),
+            };
+            let key = key::link(self.inner.link, Key::Room);
+            let later = self.inner.endpoint.wait(key, look).await;
+            opened = later.unwrap_or(Err(OpenError::NotUp));
+        }
+        opened.map_err(CallError::Open)
     }
 
     /// As [`open_with`](Self::open_with), at once or not at all.
@@ -104,10 +108,8 @@ impl RpcClient {
     /// # Errors
     /// [`OpenError::Busy`] when there are too many calls; otherwise as [`open_with`](Self::open_with).
     pub fn try_open(&self, request: Request) -> Result<Call, OpenError> {
-        let started = self
-            .inner
-            .endpoint
-            .with_extension(|links: &mut Links, cx| self.start(links, cx, request));
+        let endpoint = &self.inner.endpoint;
+        let started = endpoint.with_links(self.inner.link, |links, cx| self.start(links, cx, request));
         started.unwrap_or(Err(OpenError::NotUp))
     }
 
@@ -155,6 +157,10 @@ impl RpcClient {
     fn start(&self, links: &mut Links, cx: &mut Context<'_>, request: Request) -> Result<Call, OpenError> {
         let (now, link) = (cx.now(), self.inner.link);
         let call = cx.endpoint().open_call(now, link, request)?;
+        if link == RpcId::LOCAL {
+            // There may be a deadline that the driver does not know.
+            cx.state.kick();
+        }
         links.keep_call(call);
         Ok(Call::new(self.clone(), call))
     }
@@ -260,8 +266,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let link = self.link;
         if link != RpcId::LOCAL {
-            self.endpoint
-                .with_extension(|links: &mut Links, cx| links.let_go(cx, link));
+            self.endpoint.with_links(link, |links, cx| links.let_go(cx, link));
         }
     }
 }

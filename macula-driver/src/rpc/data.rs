@@ -17,9 +17,9 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Call, CallControl, CallError, IntoValue,
-    call::settle,
     error::end_of_data,
     key::{self, Call as Key},
+    settle,
 };
 use crate::{
     shared::{Phase, State},
@@ -117,7 +117,7 @@ fn try_chunk(state: &mut State, control: &CallControl, chunk: &mut Option<Chunk>
     };
     let now = state.tick();
     let sent = state.endpoint.call_send(now, control.inner.call, taken);
-    settle(state);
+    settle(state, control.inner.client.inner.link);
     match sent {
         Ok(()) => Poll::Ready(Ok(())),
         Err((SendError::WouldBlock | SendError::NoPeer, back)) if state.phase != Phase::Dead => {
@@ -225,6 +225,7 @@ impl CallReceiver {
             return Poll::Ready(end.clone().map_or(Ok(None), Err));
         }
         let call = self.control.inner.call;
+        let link = self.control.inner.client.inner.link;
         let (fetched, end) = (&mut self.fetched, &mut self.end);
         let look = |state: &mut State| {
             let now = state.tick();
@@ -240,7 +241,7 @@ impl CallReceiver {
                     Err(error) => *end = Some(end_of_data(error)),
                 }
             }
-            settle(state);
+            settle(state, link);
             match (fetched.pop_front(), &end) {
                 (Some(chunk), _) => Poll::Ready(Ok(Some(chunk))),
                 (None, Some(end)) => Poll::Ready(end.clone().map_or(Ok(None), Err)),

@@ -13,7 +13,7 @@ use macula_proto::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Call, CallError, IntoValue, RpcClient, table::Links};
+use super::{Call, CallError, IntoValue, RpcClient};
 use crate::Endpoint;
 
 /// A call that a peer made of an advertised procedure, to be served: a [`Call`], which it dereferences to, with what was asked.
@@ -28,7 +28,7 @@ pub struct ServerCall {
 
 impl ServerCall {
     pub(super) fn new(endpoint: &Endpoint, found: IncomingCall) -> Self {
-        let hello = endpoint.with_extension(|links: &mut Links, _| links.hello(found.link));
+        let hello = endpoint.with_links(found.link, |links, _| links.hello(found.link));
         let client = RpcClient::new(endpoint, found.link, None);
         let client = client.with_hello(*hello.flatten().unwrap_or_default());
         Self {
@@ -85,8 +85,8 @@ impl ServerCall {
         Ok(self.control().set_reply(Outcome::Ok(value.into_value()?)))
     }
 
-    /// Settles the reply with an error, which leaves a streaming call open. The first word counts, as with
-    /// [`set_reply`](Self::set_reply).
+    /// Settles the reply with an error, which leaves a streaming call open; but on a peering connection, whose frames have no such
+    /// reply, it ends the call for the caller. The first word counts, as with [`set_reply`](Self::set_reply).
     pub fn set_error(&self, fault: Fault) -> bool {
         self.control().set_reply(Outcome::Err(fault))
     }

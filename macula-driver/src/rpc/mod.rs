@@ -17,7 +17,7 @@ use macula_proto::{
     rpc::{Kind, RpcConfig, session::PeerHello},
 };
 
-use crate::{ConnectError, Context, Endpoint, Peer, RelayClient, Tunnel};
+use crate::{ConnectError, Context, Endpoint, Peer, RelayClient, Tunnel, shared::State};
 pub use call::{Call, CallControl};
 pub use client::RpcClient;
 pub use data::{CallReceiver, CallSender};
@@ -166,6 +166,16 @@ impl Endpoint {
         Some(ServerCall::new(self, found))
     }
 
+    /// As [`with_extension`](Self::with_extension), but the driver is woken only if there is something for it.
+    fn with_links<T>(&self, link: RpcId, operation: impl FnOnce(&mut Links, &mut Context<'_>) -> T) -> Option<T> {
+        self.shared().locked(|state| {
+            state.tick();
+            let result = state.on_extension(operation);
+            settle(state, link);
+            result
+        })
+    }
+
     /// Gives a tunnel to a link, without losing anything that comes on it.
     fn start_on(&self, mut tunnel: Tunnel, dialler: bool, config: RpcConfig, keep: bool) -> Option<RpcId> {
         Links::install(self);
@@ -190,6 +200,9 @@ impl Peer {
     /// Runs calls on this peering connection, as signed frames, in both directions; all other frames come with
     /// [`recv`](Self::recv) as before, and have to be fetched, or they hold up the calls. The link ends with its last handle; the
     /// connection goes on, and stays open as long as the link has handles.
+    ///
+    /// Signed frames have fewer types than other links: negative integers cannot be sent (the call ends with `bad_value`), booleans and
+    /// floats arrive as text.
     ///
     /// # Errors
     /// [`RpcConnectError`] when the connection is over.
@@ -216,6 +229,14 @@ impl RelayClient {
             self.endpoint().start_on(tunnel, false, config.clone(), false);
         }
     }
+}
+
+/// After something was done to a call. What is said within the process is passed on at once, without the driver.
+fn settle(state: &mut State, link: RpcId) {
+    if link == RpcId::LOCAL && state.endpoint.has_news() {
+        state.drain_events();
+    }
+    state.kick_if_due();
 }
 
 /// Looks until there is an answer.

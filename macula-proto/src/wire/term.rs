@@ -16,10 +16,15 @@
 
 mod de;
 mod ser;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, Expected, Unexpected},
+};
 
 use super::Value;
 
@@ -34,9 +39,41 @@ impl serde::ser::Error for ValueError {
     }
 }
 
+/// Errors end up in logs, where what a peer sent does not belong: they tell kinds, not contents.
 impl serde::de::Error for ValueError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self(message.to_string())
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self(format!("found {}, expected {expected}", kind(&found)))
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self(format!("found {} that does not fit, expected {expected}", kind(&found)))
+    }
+
+    fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
+        Self(format!("found an unknown variant, expected one of {expected:?}"))
+    }
+
+    fn unknown_field(_: &str, expected: &'static [&'static str]) -> Self {
+        Self(format!("found an unknown field, expected one of {expected:?}"))
+    }
+}
+
+fn kind<'a>(found: &Unexpected<'a>) -> &'a str {
+    match *found {
+        Unexpected::Bool(_) => "a boolean",
+        Unexpected::Unsigned(_) | Unexpected::Signed(_) => "an integer",
+        Unexpected::Float(_) => "a float",
+        Unexpected::Char(_) | Unexpected::Str(_) => "text",
+        Unexpected::Bytes(_) => "bytes",
+        Unexpected::Unit | Unexpected::Option => "null",
+        Unexpected::Seq => "an array",
+        Unexpected::Map => "a map",
+        Unexpected::Other(other) => other,
+        _ => "something else",
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use macula_driver::{CallControl, IntoValue, RpcClient, ServerCall};
+use macula_driver::{CallControl, Endpoint, IntoValue, RpcClient, ServerCall};
 use macula_proto::{
     endpoint::UnknownLink,
     rpc::{Fault, Kind, Outcome},
@@ -18,8 +18,6 @@ use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
 };
-
-use crate::Endpoint;
 
 /// How calls are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,8 +221,23 @@ async fn serve(
             }
         }
     }
+    turn_away(&endpoint).await;
     while running.join_next().await.is_some() {}
     drop(finished);
+}
+
+/// Drops the calls that wait for a handler.
+async fn turn_away(endpoint: &Endpoint) {
+    loop {
+        tokio::select! {
+            biased;
+            call = endpoint.accept_call() => match call {
+                Some(call) => drop(call),
+                None => return,
+            },
+            () = std::future::ready(()) => return,
+        }
+    }
 }
 
 fn start(running: &mut JoinSet<()>, handlers: &Handlers, call: ServerCall) {

@@ -354,6 +354,7 @@ impl Session {
         let fault = match end {
             LaneEnd::Reset(Code::LIMIT) => Fault::from_static("limit", "too many calls"),
             LaneEnd::Reset(Code::CANCELLED) => Fault::cancelled(),
+            LaneEnd::Reset(Code::TIMEOUT) => Fault::from_static("timeout", "no reply in time"),
             _ => Fault::from_static("disconnected", "the stream of the call ended"),
         };
         let loss = Loss::Connection(fault.clone());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{
-    Session,
+    Phase, Session,
     calls::{Body, Call},
     types::{Action, CallId, Lane, Request, Shared},
 };
@@ -172,7 +172,12 @@ impl Session {
     }
 
     pub(super) fn lose_unary(&mut self, call: CallId, fault: Fault, actions: &mut Vec<Action>) {
-        self.settle_unary(call, Err(ReplyError::Fault(fault)), actions);
+        let error = if fault.code == "timeout" {
+            ReplyError::Timeout
+        } else {
+            ReplyError::Fault(fault)
+        };
+        self.settle_unary(call, Err(error), actions);
     }
 
     /// Settles a unary call without telling the peer; `false` if it was settled before.
@@ -187,6 +192,7 @@ impl Session {
             return false;
         }
         let given_up = reply.is_err();
+        let late = reply == Err(ReplyError::Timeout);
         unary.reply = Some(reply);
         let lane = entry.lane;
         if unary.caller {
@@ -199,7 +205,14 @@ impl Session {
             && lane != Lane::SHARED
             && self.lanes.remove(&lane).is_some()
         {
-            actions.push(Action::Abandon(lane, Code::CANCELLED));
+            // It may overtake what is said on the shared lane about the end of the link.
+            let code = match self.phase {
+                Phase::Over => Code::CLOSED,
+                // The times of both sides run out together; whose first, is all the same.
+                _ if late => Code::TIMEOUT,
+                _ => Code::CANCELLED,
+            };
+            actions.push(Action::Abandon(lane, code));
         }
         true
     }
