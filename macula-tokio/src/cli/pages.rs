@@ -11,12 +11,13 @@ use super::{
 };
 use macula_proto::tunnel::relay::NodeLimits;
 
-const PAGES: [(&str, &str); 6] = [
+const PAGES: [(&str, &str); 7] = [
     ("README.md", include_str!("../../../README.md")),
     ("docs/beam.md", include_str!("../../../docs/beam.md")),
     ("docs/embedding.md", include_str!("../../../docs/embedding.md")),
     ("docs/peering.md", include_str!("../../../docs/peering.md")),
     ("docs/relay.md", include_str!("../../../docs/relay.md")),
+    ("docs/rpc.md", include_str!("../../../docs/rpc.md")),
     ("docs/tokio.md", include_str!("../../../docs/tokio.md")),
 ];
 

@@ -248,6 +248,7 @@ impl Link {
     /// Ends it in good order, and waits a little for the peer to hear of it.
     pub(super) async fn close(self) {
         self.client.close();
+        let _ = timeout(FAREWELL, self.client.closed()).await;
         match self.below {
             Below::Nothing => {}
             Below::Relay(node) => node.stop(),

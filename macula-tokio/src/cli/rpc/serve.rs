@@ -1,6 +1,10 @@
 //! `macula rpc serve`.
 
-use std::{io, time::Duration};
+use std::{
+    future::{Future, pending},
+    io,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use macula_proto::{
@@ -16,6 +20,7 @@ use macula_proto::{
     },
 };
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -98,31 +103,96 @@ fn link_config(args: &ServeArgs, identity: &Identity) -> RpcConfig {
     config
 }
 
-/// Waits for the end, and ends in good order.
-async fn until_told(
-    work: impl Future<Output = Failure>,
-    server: &RpcServer,
-    drain: Duration,
-    events: &Events,
-    signals: &mut Signals,
-) -> Outcome {
-    let outcome = tokio::select! {
-        failure = work => Err(failure),
-        () = signals.stop() => Ok(()),
-        () = events.closed() => Ok(()),
-    };
-    tokio::select! {
-        _ = timeout(drain, server.shutdown()) => {}
-        () = signals.stop() => {}
+/// What is served, and to whom it is told.
+struct Server<'a> {
+    rpc: RpcServer,
+    events: &'a Events,
+    /// Whether links are to end.
+    stop: watch::Sender<bool>,
+}
+
+impl<'a> Server<'a> {
+    fn new(services: &Services, endpoint: &Endpoint, events: &'a Events) -> Self {
+        Self {
+            rpc: services.offer(endpoint, events),
+            events,
+            stop: watch::channel(false).0,
+        }
     }
-    let endpoint = server.endpoint();
-    endpoint.close(Code::SHUTDOWN, "shutdown");
-    // Calls that are left end with their links, and commands with their calls.
-    let _ = timeout(FAREWELL, async {
-        tokio::join!(endpoint.wait_idle(), server.shutdown())
-    })
-    .await;
-    outcome
+
+    fn teller(&self) -> Teller {
+        Teller {
+            events: self.events.clone(),
+            stopping: self.stop.subscribe(),
+        }
+    }
+
+    /// Waits for the end, and ends in good order. `work` is done when it was told to stop and its links are over.
+    async fn until_told(&self, work: impl Future<Output = ()>, drain: Duration, signals: &mut Signals) -> Outcome {
+        tokio::pin!(work);
+        let outcome = tokio::select! {
+            () = &mut work => Err(Failure::failed("endpoint", "the endpoint has stopped")),
+            () = signals.stop() => Ok(()),
+            () = self.events.closed() => Ok(()),
+        };
+        if outcome.is_ok() {
+            let goodbye = async {
+                let _ = timeout(drain, self.rpc.shutdown()).await;
+                self.stop.send_replace(true);
+                sleep(FAREWELL).await;
+            };
+            tokio::select! {
+                () = &mut work => {}
+                () = goodbye => {}
+                () = signals.stop() => {}
+            }
+        }
+        let endpoint = self.rpc.endpoint();
+        endpoint.close(Code::SHUTDOWN, "shutdown");
+        // Calls that are left end with their links, and commands with their calls.
+        let over = async { tokio::join!(endpoint.wait_idle(), self.rpc.shutdown()) };
+        let _ = timeout(FAREWELL, over).await;
+        outcome
+    }
+}
+
+/// Tells of a link.
+#[derive(Clone)]
+struct Teller {
+    events: Events,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Teller {
+    /// Ready when links are to end.
+    async fn stopping(&mut self) {
+        // An error means that this command is over.
+        let _ = self.stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    /// Tells of a link, and of its end, which comes in good order when this command stops.
+    async fn link(mut self, link: &RpcClient, peer: String, carrier: &'static str) {
+        let number = RpcEvent::number(link.id());
+        let connected = RpcEvent::Connected {
+            peer: peer.clone(),
+            carrier,
+            link: number,
+        };
+        connected.tell(&self.events);
+        let end = tokio::select! {
+            end = link.closed() => end,
+            () = self.stopping() => {
+                link.close_with(Code::SHUTDOWN);
+                link.closed().await
+            }
+        };
+        let disconnected = RpcEvent::Disconnected {
+            reason: end.to_string(),
+            peer: Some(peer),
+            link: number,
+        };
+        disconnected.tell(&self.events);
+    }
 }
 
 // ----- on a port ---------------------------------------------------------------------------------------------------
@@ -161,40 +231,44 @@ async fn listen(
     let fresh = args.identity.is_none();
     RpcEvent::Identity { node_id, fresh }.tell(events);
     events.tell(&Event::Certificate { pin });
-    let server = services.offer(&endpoint, events);
+    let server = Server::new(services, &endpoint, events);
     endpoint.serve_rpc(config.clone());
     endpoint.serve_peers(door, BACKLOG);
     endpoint.listen(listen).map_err(|error| failed(invalid(error)))?;
     let addr = endpoint.local_addr().to_string();
     events.tell(&Event::Listening { addr });
     let work = async {
-        tokio::join!(
-            links(&endpoint, "rpc", events),
-            peers(&endpoint, &config, events),
-            strangers(&endpoint)
-        );
-        Failure::failed("endpoint", "the endpoint has stopped")
+        let served = async {
+            tokio::join!(
+                links(&endpoint, None, server.teller()),
+                peers(&endpoint, &config, server.teller())
+            )
+        };
+        tokio::select! {
+            _ = served => {}
+            () = strangers(&endpoint) => {}
+        }
     };
-    until_told(work, &server, args.drain_timeout, events, signals).await
+    server.until_told(work, args.drain_timeout, signals).await
 }
 
-/// Tells of links that peers make.
-async fn links(endpoint: &Endpoint, kind: &'static str, events: &Events) {
+/// Links that peers make, until they are to end.
+async fn links(endpoint: &Endpoint, carrier: Option<&'static str>, teller: Teller) {
     let mut links = JoinSet::new();
+    let mut stopping = teller.clone();
     loop {
         tokio::select! {
             link = endpoint.accept_rpc() => {
-                let Some(link) = link else { return };
-                let carrier = match kind {
-                    "rpc" => connect::carrier(&link),
-                    other => other,
-                };
-                let events = events.clone();
-                links.spawn(async move { told(&link, peer_of(&link), carrier, &events).await });
+                let Some(link) = link else { break };
+                let carrier = carrier.unwrap_or_else(|| connect::carrier(&link));
+                let teller = teller.clone();
+                links.spawn(async move { teller.link(&link, peer_of(&link), carrier).await });
             }
             Some(_) = links.join_next(), if !links.is_empty() => {}
+            () = stopping.stopping() => break,
         }
     }
+    links.join_all().await;
 }
 
 /// Where the peer of a link is.
@@ -203,43 +277,36 @@ fn peer_of(link: &RpcClient) -> String {
     remote.map_or_else(|| "a peer".to_owned(), |remote| remote.to_string())
 }
 
-/// Tells of a link, and of its end.
-async fn told(link: &RpcClient, peer: String, carrier: &'static str, events: &Events) {
-    let number = RpcEvent::number(link.id());
-    let connected = RpcEvent::Connected {
-        peer: peer.clone(),
-        carrier,
-        link: number,
-    };
-    connected.tell(events);
-    let disconnected = RpcEvent::Disconnected {
-        reason: link.closed().await.to_string(),
-        peer: Some(peer),
-        link: number,
-    };
-    disconnected.tell(events);
-}
-
-/// Serves those who come with signed frames.
-async fn peers(endpoint: &Endpoint, config: &RpcConfig, events: &Events) {
+/// Those who come with signed frames, until they are to end.
+async fn peers(endpoint: &Endpoint, config: &RpcConfig, teller: Teller) {
     let mut peers = JoinSet::new();
+    let mut stopping = teller.clone();
     loop {
         tokio::select! {
             peer = endpoint.accept_peer() => {
-                let Some(peer) = peer else { return };
-                let (config, events) = (config.clone(), events.clone());
-                peers.spawn(async move { serve_peer(peer, config, &events).await });
+                let Some(peer) = peer else { break };
+                peers.spawn(serve_peer(peer, config.clone(), teller.clone()));
             }
             Some(_) = peers.join_next(), if !peers.is_empty() => {}
+            () = stopping.stopping() => break,
         }
     }
+    peers.join_all().await;
 }
 
-async fn serve_peer(peer: Peer, config: RpcConfig, events: &Events) {
+async fn serve_peer(peer: Peer, config: RpcConfig, teller: Teller) {
     let Ok(link) = peer.rpc(config).await else { return };
+    let told = teller.link(&link, peer.peer_id().to_string(), "signed");
     // What is of no call is passed over, so that it holds nothing up.
-    let others = async { while peer.recv().await.is_ok() {} };
-    tokio::join!(told(&link, peer.peer_id().to_string(), "signed", events), others);
+    let others = async {
+        while peer.recv().await.is_ok() {}
+        pending().await
+    };
+    tokio::select! {
+        () = told => {}
+        () = others => {}
+    }
+    peer.close(peer::LEAVING).await;
 }
 
 /// Connections that speak neither.
@@ -278,7 +345,7 @@ async fn in_tunnels(
     };
     let mut config = link_config(args, &identity);
     config.node_name = Bytes::copy_from_slice(name.to_string().as_bytes());
-    let server = services.offer(&endpoint, events);
+    let server = Server::new(services, &endpoint, events);
     let node = RelayClient::start(&endpoint, node, BACKLOG).map_err(|error| failed(invalid(error)))?;
     let tell = async {
         while let Some(event) = node.next_event().await {
@@ -288,10 +355,13 @@ async fn in_tunnels(
         }
     };
     let work = async {
-        tokio::join!(tell, node.serve_rpc(config), links(&endpoint, "tunnel", events));
-        Failure::failed("node", "the node has stopped")
+        tokio::select! {
+            () = tell => {}
+            () = node.serve_rpc(config) => {}
+            () = links(&endpoint, Some("tunnel"), server.teller()) => {}
+        }
     };
-    let outcome = until_told(work, &server, args.drain_timeout, events, signals).await;
+    let outcome = server.until_told(work, args.drain_timeout, signals).await;
     node.stop();
     outcome
 }
@@ -314,7 +384,7 @@ async fn at_router(
     config.target_relay = Bytes::copy_from_slice(router.to_string().as_bytes());
     let entropy = crate::entropy().map_err(|error| Failure::failed("entropy", error))?;
     let mut rng = Rng::from_entropy(entropy);
-    let server = services.offer(&endpoint, events);
+    let server = Server::new(services, &endpoint, events);
     let work = async {
         let mut pause = PAUSES[0];
         loop {
@@ -322,12 +392,15 @@ async fn at_router(
             events.tell(&Event::Dialling { relay: relay.clone() });
             let begun = Instant::now();
             match connect::dial_rpc(&endpoint, &router, &dial, &config).await {
-                Ok(link) => registered(&server, &link, &relay, events).await,
+                Ok(link) => registered(&server, &link, &relay).await,
                 Err(failure) => events.tell(&Event::Disconnected {
                     reason: failure.to_string(),
                     relay: Some(relay.clone()),
                     names: Vec::new(),
                 }),
+            }
+            if *server.stop.borrow() {
+                return;
             }
             if begun.elapsed() >= PAUSES[1] {
                 pause = PAUSES[0];
@@ -343,18 +416,18 @@ async fn at_router(
             pause = (pause * 2).min(PAUSES[1]);
         }
     };
-    until_told(work, &server, args.drain_timeout, events, signals).await
+    server.until_told(work, args.drain_timeout, signals).await
 }
 
 /// Offers everything at a router until the link is over.
-async fn registered(server: &RpcServer, link: &RpcClient, router: &str, events: &Events) {
-    let tell = told(link, router.to_owned(), connect::carrier(link), events);
-    if server.register_at(link).is_ok() {
+async fn registered(server: &Server<'_>, link: &RpcClient, router: &str) {
+    if server.rpc.register_at(link).is_ok() {
         let event = RpcEvent::Registered {
             router: router.to_owned(),
-            procedures: server.procedures().len(),
+            procedures: server.rpc.procedures().len(),
         };
-        event.tell(events);
+        event.tell(server.events);
     }
-    tell.await;
+    let teller = server.teller();
+    teller.link(link, router.to_owned(), connect::carrier(link)).await;
 }

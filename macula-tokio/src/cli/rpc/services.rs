@@ -146,17 +146,25 @@ impl Offer<'_> {
                     let told = Told::new(&call);
                     let control = call.control().clone();
                     let outcome = match handler(call).await.map_err(Into::into) {
-                        Ok(value) => Ok(value),
-                        Err(Failed::Abort(fault)) => Err(why(&control, fault).await),
+                        Ok(value) => {
+                            control.set_reply(Outcome::Ok(value));
+                            Ok(())
+                        }
                         Err(Failed::Reply(fault)) => {
-                            // Where this counts, the value below does not any more.
                             control.set_reply(Outcome::Err(fault.clone()));
-                            told.tell(events.as_ref(), Some(&fault));
-                            return Ok(Value::Null);
+                            Err(fault)
+                        }
+                        Err(Failed::Abort(fault)) => {
+                            let fault = why(&control, fault).await;
+                            control.abort(fault.clone());
+                            Err(fault)
                         }
                     };
-                    told.tell(events.as_ref(), outcome.as_ref().err());
-                    outcome
+                    control.close();
+                    // All has left now: whoever stops the server need not wait for more.
+                    control.ended().await;
+                    told.tell(events.as_ref(), outcome.err());
+                    Ok(Value::Null)
                 }
             });
         }
@@ -190,9 +198,9 @@ impl Told {
         }
     }
 
-    fn tell(self, events: Option<&Events>, fault: Option<&Fault>) {
+    fn tell(self, events: Option<&Events>, fault: Option<Fault>) {
         let Some(events) = events else { return };
-        let fault = fault.map(FaultJson::from);
+        let fault = fault.as_ref().map(FaultJson::from);
         let (outcome, message) = match fault {
             Some(fault) => (fault.code, fault.message),
             None => ("ok".to_owned(), None),
