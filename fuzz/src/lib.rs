@@ -4,11 +4,13 @@
 //! damaged copies of it, so that no finding comes back.
 
 mod control;
+mod dist;
 mod relay_session;
 mod rpc;
 mod values;
 
 pub use control::control;
+pub use dist::{dist, etf};
 pub use relay_session::relay_session;
 pub use rpc::rpc;
 pub use values::{cbor, msgpack};
@@ -17,12 +19,14 @@ pub use values::{cbor, msgpack};
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("control", control),
     ("cbor", cbor),
     ("msgpack", msgpack),
     ("relay_session", relay_session),
     ("rpc", rpc),
+    ("etf", etf),
+    ("dist", dist),
 ];
 
 /// Runs a target on the files named on the command line.

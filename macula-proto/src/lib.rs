@@ -21,7 +21,9 @@
 //! | [`endpoint`] | [`Endpoint`]: everything that shares one UDP socket, and which machine runs which connection |
 //! | [`quic`] | connections, streams, TLS: the transport, for use without any of the machines too |
 //! | [`tunnel`] | the machines of relays and of their clients, which know neither sockets nor QUIC |
-//! | [`rpc`] | the machine of one side of a streaming call |
+//! | [`rpc`] | streaming calls: one side of one call, and all calls of one link |
+//! | [`dist`] | the machines of Erlang distribution: a Rust program as a node among Erlang nodes |
+//! | [`rpc`] | the machine of one side of a streaming call, and the router of calls between nodes |
 //! | [`wire`] | bytes to values and back |
 //! | [`limits`] | [`Limits`]: every cap in one place |
 //! | [`codes`] | [`Code`]: the application error codes that connections are closed and streams reset with |
@@ -169,6 +171,7 @@
 
 pub mod codes;
 mod deadlines;
+pub mod dist;
 pub mod endpoint;
 pub mod identity;
 pub mod limits;

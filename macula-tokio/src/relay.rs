@@ -6,6 +6,7 @@ use macula_driver::{Options, Resolve};
 use macula_proto::{
     endpoint::{ClientConfigError, RelayAddress, RelayClientConfig},
     quic::{DialConfig, ListenConfig, TransportConfig, tls::ClientTls, tls::ServerTls},
+    rpc::router::RouterConfig,
     tunnel::{
         Name,
         client::{session::SessionConfig, supervisor::SupervisorConfig},
@@ -23,7 +24,8 @@ const BACKLOG: usize = 256;
 pub struct RelayServer(macula_driver::RelayServer);
 
 impl RelayServer {
-    /// Binds a socket and serves a relay on it, with the transport settings of relays. `tls` needs the ALPN `macula-dist`.
+    /// Binds a socket and serves a relay on it, with the transport settings of relays. `tls` needs the ALPN `macula-dist`,
+    /// and `macula` for the router that passes calls between nodes.
     ///
     /// # Errors
     /// Those of the operating system; [`io::ErrorKind::InvalidInput`] for settings that cannot be used.
@@ -44,6 +46,19 @@ impl RelayServer {
     /// [`ConfigError`](crate::ConfigError) names the setting that is out of range.
     pub fn serve(endpoint: &Endpoint, relay: RelayConfig, listen: ListenConfig) -> Result<Self, crate::ConfigError> {
         macula_driver::RelayServer::serve((**endpoint).clone(), relay, listen).map(Self)
+    }
+
+    /// As [`serve`](Self::serve), with settings of one's own for the router, or without one.
+    ///
+    /// # Errors
+    /// [`ConfigError`](crate::ConfigError) names the setting that is out of range.
+    pub fn serve_with(
+        endpoint: &Endpoint,
+        relay: RelayConfig,
+        router: Option<RouterConfig>,
+        listen: ListenConfig,
+    ) -> Result<Self, crate::ConfigError> {
+        macula_driver::RelayServer::serve_with((**endpoint).clone(), relay, router, listen).map(Self)
     }
 }
 

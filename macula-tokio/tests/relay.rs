@@ -2,9 +2,17 @@
 
 use std::time::Duration;
 
-use macula_proto::{Code, tunnel::relay::RelayConfig};
+use bytes::{Bytes, BytesMut};
+use macula_proto::{
+    Code,
+    tunnel::relay::RelayConfig,
+    wire::{
+        Encoding,
+        rpc::{Connect, Decoder, Message},
+    },
+};
 use macula_tokio::{
-    NodeEvent, RelayClient, RelayServer, alpn, entropy,
+    DialConfig, Endpoint, NodeEvent, Options, RelayClient, RelayServer, alpn, entropy,
     tls::{ClientTls, Credentials, SelfSigned, ServerTls, Trust},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,7 +37,7 @@ impl Rig {
 }
 
 fn serve(addr: &str, credentials: &Credentials) -> RelayServer {
-    let tls = ServerTls::new(credentials.clone()).alpn([alpn::MACULA_DIST]);
+    let tls = ServerTls::new(credentials.clone()).alpn([alpn::MACULA_DIST, alpn::MACULA]);
     RelayServer::bind(addr.parse().unwrap(), &tls, RelayConfig::default()).unwrap()
 }
 
@@ -156,4 +164,46 @@ async fn dropping_a_node_tells_the_relay_at_once() {
     assert!(alice.open("bob").await.is_err());
     assert!(alice.incoming().await.is_none());
     assert!(!alice.identified().await);
+}
+
+#[tokio::test]
+async fn a_relay_routes_procedures_on_the_same_port() {
+    let rig = Rig::new();
+    let client = Endpoint::bind("127.0.0.1:0".parse().unwrap(), Options::default()).unwrap();
+    let tls = ClientTls::new(Trust::Pins(vec![rig.credentials.pin()])).alpn([alpn::MACULA]);
+    let config = DialConfig::new(tls.build(client.clock()).unwrap());
+    let remote = rig.relay.endpoint().local_addr();
+    let node = within(client.connect(&config, remote, "relay")).await.unwrap();
+    let mut stream = within(node.open_bi()).await.unwrap();
+    let mut out = BytesMut::new();
+    let procedure = Bytes::from_static(b"org/a/b/c/echo_v1");
+    for message in [
+        Message::Connect(Box::new(Connect::new(Bytes::from_static(&[7; 32])))),
+        Message::RegisterProcedure {
+            procedure: procedure.clone(),
+        },
+        Message::Ping { timestamp: 1 },
+    ] {
+        message.encode(Encoding::Cbor, &mut out).unwrap();
+    }
+    stream.write_all(&out).await.unwrap();
+    let mut decoder = Decoder::default();
+    let pong = loop {
+        let mut piece = [0; 1000];
+        let length = within(stream.read(&mut piece)).await.unwrap();
+        decoder.push(Bytes::copy_from_slice(&piece[..length]));
+        if let Some(message) = decoder.next() {
+            break message.unwrap().0;
+        }
+    };
+    assert!(matches!(pong, Message::Pong { timestamp: 1, .. }));
+    let (status, stats) = rig.relay.snapshot().router.unwrap();
+    assert_eq!((status.procedures, stats.registered), (vec![(procedure, 1)], 1));
+    rig.relay.drain();
+    let mut rest = Vec::new();
+    assert!(
+        within(stream.read_to_end(&mut rest)).await.is_err(),
+        "the connection is closed"
+    );
+    assert!(rig.relay.snapshot().router.unwrap().0.nodes.is_empty());
 }

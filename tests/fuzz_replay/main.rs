@@ -88,7 +88,18 @@ fn rpc() {
 }
 
 #[test]
+fn etf() {
+    replay("etf");
+}
+
+#[test]
+fn dist() {
+    replay("dist");
+}
+
+#[test]
 fn every_target_is_replayed() {
     let names: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["control", "cbor", "msgpack", "relay_session", "rpc"]);
+    let expected = ["control", "cbor", "msgpack", "relay_session", "rpc", "etf", "dist"];
+    assert_eq!(names, expected);
 }

@@ -5,6 +5,7 @@ mod common;
 
 mod cbor;
 mod control;
+mod dist;
 mod identity;
 mod payloads;
 mod peering;

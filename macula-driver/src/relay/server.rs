@@ -5,6 +5,7 @@ use std::{collections::VecDeque, task::Poll};
 use macula_proto::{
     Code, Event,
     quic::{ConfigError, ConnectionHandle, ConnectionStats, EndpointStats, ListenConfig},
+    rpc::router::{RouterConfig, RouterStats, RouterStatus},
     tunnel::{
         ConnKey,
         relay::{AccessRules, RelayConfig, RelayStats, RelayStatus, Report, TunnelBytes, TunnelKey},
@@ -37,6 +38,8 @@ pub struct RelaySnapshot {
     pub connections: Vec<ConnectionStats>,
     /// Counters of the relay.
     pub relay: RelayStats,
+    /// The router that runs beside it, if one does: its state, and its counters.
+    pub router: Option<(RouterStatus, RouterStats)>,
     /// Counters of its endpoint.
     pub endpoint: EndpointStats,
     /// Reports dropped because nobody fetched them.
@@ -51,13 +54,30 @@ struct Reports {
 }
 
 impl RelayServer {
-    /// Makes an endpoint a relay: it listens, and serves connections with ALPN `macula-dist`.
+    /// Makes an endpoint a relay: it listens, and serves connections with ALPN `macula-dist`. On connections with ALPN `macula`,
+    /// if `listen` offers that, a router with the default settings passes calls between nodes.
     ///
     /// # Errors
     /// [`ConfigError`] names the setting that is out of range.
     pub fn serve(endpoint: Endpoint, relay: RelayConfig, listen: ListenConfig) -> Result<Self, ConfigError> {
+        Self::serve_with(endpoint, relay, Some(RouterConfig::default()), listen)
+    }
+
+    /// As [`serve`](Self::serve), with settings of one's own for the router, or without one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the setting that is out of range.
+    pub fn serve_with(
+        endpoint: Endpoint,
+        relay: RelayConfig,
+        router: Option<RouterConfig>,
+        listen: ListenConfig,
+    ) -> Result<Self, ConfigError> {
         endpoint.add_extension(Reports::default());
         endpoint.with(|cx| cx.endpoint().serve_relay(relay));
+        if let Some(router) = router {
+            endpoint.with(|cx| cx.endpoint().serve_router(router));
+        }
         endpoint.listen(listen)?;
         Ok(Self { endpoint })
     }
@@ -92,6 +112,7 @@ impl RelayServer {
                 bytes,
                 connections,
                 relay: endpoint.relay_stats().unwrap_or_default(),
+                router: endpoint.router_status().zip(endpoint.router_stats()),
                 endpoint: endpoint.quic().stats(),
                 reports_dropped: dropped.unwrap_or_default(),
                 status,
@@ -100,11 +121,13 @@ impl RelayServer {
     }
 
     /// Takes nothing new from now on: existing tunnels go on, nodes without tunnels are told to go elsewhere.
-    /// [`Report::Drained`] follows when the last is gone.
+    /// [`Report::Drained`] follows when the last is gone. The router does the same with calls, without a report: its
+    /// [status](RelaySnapshot::router) shows no nodes when it has drained.
     pub fn drain(&self) {
         self.endpoint.with(|cx| {
             let now = cx.now();
             cx.endpoint().drain_relay(now);
+            cx.endpoint().drain_router(now);
         });
     }
 

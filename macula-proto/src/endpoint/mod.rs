@@ -11,6 +11,7 @@
 //! | accepted, ALPN `macula`, after [`serve_peers`](Endpoint::serve_peers), first byte 0 | its peering machine | [`Event::Peer`] |
 //! | dialled with [`connect_rpc`](Endpoint::connect_rpc) | its RPC session | [`Event::Rpc`] |
 //! | accepted, ALPN `macula`, after [`serve_rpc`](Endpoint::serve_rpc), first byte 1 | its RPC session | [`Event::Rpc`] |
+//! | accepted, ALPN `macula`, after [`serve_router`](Endpoint::serve_router), first byte 1 | the router machine | none |
 //! | all others | nobody | [`Event::Quic`] |
 
 mod address;
@@ -19,6 +20,7 @@ mod client;
 mod lane;
 mod peer;
 mod relay;
+mod router;
 mod rpc;
 mod splice;
 
@@ -52,6 +54,7 @@ use crate::{
 use client::ClientRole;
 use peer::PeerRole;
 use relay::RelayRole;
+use router::RouterRole;
 use rpc::RpcRole;
 
 /// Everything that shares one UDP socket: connections in the hands of the embedding program, and those that a machine
@@ -64,8 +67,11 @@ pub struct Endpoint {
     quic: quic::Endpoint,
     rng: Rng,
     relay: Option<RelayRole>,
+    router: Option<RouterRole>,
     peers: PeerRole,
     rpc: RpcRole,
+    /// Of connections that turned out to be no peers.
+    returned: VecDeque<quic::Event>,
     clients: BTreeMap<ClientId, Client>,
     next_client: u64,
     /// Which node runs a connection.
@@ -144,8 +150,10 @@ impl Endpoint {
             quic,
             rng,
             relay: None,
+            router: None,
             peers,
             rpc,
+            returned: VecDeque::new(),
             clients: BTreeMap::new(),
             next_client: 0,
             by_conn: HashMap::new(),
@@ -167,6 +175,7 @@ impl Endpoint {
         self.last_timeout = Some(now.mono);
         self.quic.handle_timeout(now);
         self.with_relay(|relay, quic, out| relay.handle_timeout(quic, now, out));
+        self.with_router(|router, quic| router.handle_timeout(quic, now));
         while let Some(client) = self.deadlines.pop_due(now.mono) {
             if let Some(client) = self.clients.get_mut(&client) {
                 client.deadline = None;
@@ -191,6 +200,12 @@ impl Endpoint {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
+            }
+            if let Some(event) = self.returned.pop_front() {
+                if let Some(event) = self.claim(now, event) {
+                    self.events.push_back(Event::Quic(event));
+                }
+                continue;
             }
             if let Some(event) = self.quic.poll_event() {
                 if let Some(event) = self.route(now, event) {
@@ -224,7 +239,8 @@ impl Endpoint {
     /// that it is now.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let relay = self.relay.as_ref().and_then(RelayRole::poll_timeout);
-        let mut machines = earliest(relay, self.deadlines.earliest());
+        let router = self.router.as_ref().and_then(RouterRole::poll_timeout);
+        let mut machines = earliest(earliest(relay, router), self.deadlines.earliest());
         machines = earliest(machines, self.peers.poll_timeout());
         machines = earliest(machines, self.rpc.poll_timeout());
         // A deadline set in the past is served at the next tick, never twice in the same one.
@@ -430,7 +446,19 @@ impl Endpoint {
             return None;
         }
         if self.peers.takes(&event) {
-            self.at_the_door(now, event);
+            self.with_peers(|peers, quic, out| peers.on_event(quic, now, event, out));
+            return None;
+        }
+        self.claim(now, event)
+    }
+
+    /// The same behind the door of peers, which looks first at what comes with ALPN `macula` and gives back what is not its own.
+    fn claim(&mut self, now: Now, event: quic::Event) -> Option<quic::Event> {
+        let Some(conn) = event.connection() else {
+            return Some(event);
+        };
+        if self.router.as_ref().is_some_and(|router| router.takes(&event)) {
+            self.with_router(|router, quic| router.on_event(quic, now, &event));
             return None;
         }
         if self.rpc.takes(&event) {
@@ -446,20 +474,6 @@ impl Endpoint {
                 .ok()
                 .flatten(),
             None => Some(event),
-        }
-    }
-
-    /// Peering first looks at what comes with ALPN `macula`, and gives back what is not its own.
-    fn at_the_door(&mut self, now: Now, event: quic::Event) {
-        let mut out = Vec::new();
-        self.peers.on_event(&mut self.quic, now, event, &mut out);
-        for event in out {
-            match event {
-                Event::Quic(event) if self.rpc.takes(&event) => {
-                    self.with_rpc(|rpc, cx| rpc.on_event(cx, now, event));
-                }
-                event => self.events.push_back(event),
-            }
         }
     }
 

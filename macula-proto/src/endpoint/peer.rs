@@ -239,7 +239,12 @@ impl Endpoint {
     ) -> T {
         let mut out = Vec::new();
         let result = run(&mut self.peers, &mut self.quic, &mut out);
-        self.events.extend(out);
+        for event in out {
+            match event {
+                Event::Quic(event) => self.returned.push_back(event),
+                event => self.events.push_back(event),
+            }
+        }
         result
     }
 }

@@ -16,7 +16,7 @@ pub mod puzzle;
 
 use std::fmt;
 
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::{Signer, SigningKey, ed25519::signature::MultipartSigner};
 use zeroize::Zeroizing;
 
 pub use node_id::{NodeId, ParseNodeIdError};
@@ -102,6 +102,11 @@ impl Identity {
     /// somebody else chose could be used as one over a frame.
     pub fn sign_raw(&self, message: &[u8]) -> [u8; SIGNATURE_LENGTH] {
         self.key.sign(message).to_bytes()
+    }
+
+    /// As [`sign_raw`](Self::sign_raw), the message in parts.
+    pub(crate) fn sign_parts(&self, message: &[&[u8]]) -> [u8; SIGNATURE_LENGTH] {
+        self.key.multipart_sign(message).to_bytes()
     }
 }
 

@@ -6,8 +6,10 @@
 //! - [`stream`] is one side of one call, without a wire format or a connection.
 //! - [`pair`] joins two sides within a process.
 //! - [`session`] is all calls of one link, with messages for the bytes of a connection.
+//! - [`router`] passes calls between the nodes that are connected to it.
 
 pub mod pair;
+pub mod router;
 pub mod session;
 pub mod stream;
 

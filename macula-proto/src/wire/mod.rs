@@ -6,6 +6,8 @@
 //! - [`rpc`] is the typed codec of RPC messages, version 1: calls, streaming calls, and what belongs to their connection.
 //! - [`Value`] is a tree of values that keeps the order of the wire; [`cbor`], [`cbor::det`] and [`msgpack`] read and
 //!   write it in ordinary CBOR, in the deterministic subset that signed frames use, and in MessagePack.
+//! - [`etf`] is the Erlang external term format, and [`dist`] what two Erlang nodes say to each other: the framing of their
+//!   streams, the handshake, the messages.
 //! - [`Encoding`] tells the two encodings apart by a payload's first byte and calls the right one.
 //!
 //! Every decoder here is bounded: a length is compared with the bytes at hand and with a named limit before anything
@@ -13,8 +15,10 @@
 
 pub mod cbor;
 pub mod control;
+pub mod dist;
 mod encoding;
 mod error;
+pub mod etf;
 pub mod frame;
 pub mod framing;
 pub mod msgpack;

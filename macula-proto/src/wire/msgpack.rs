@@ -103,12 +103,34 @@ fn written<T, E>(result: Result<T, E>) -> Result<(), EncodeError> {
 
 /// Appends the head of a map with `entries` entries.
 pub(crate) fn put_map(out: &mut BytesMut, entries: u32) {
-    let _infallible = encode::write_map_len(&mut out.writer(), entries);
+    match entries {
+        // The number is part of the marker.
+        0..=15 => out.put_u8(Marker::FixMap(entries as u8).to_u8()),
+        16..=0xFFFF => {
+            out.put_u8(Marker::Map16.to_u8());
+            out.put_u16(entries as u16);
+        }
+        _ => {
+            out.put_u8(Marker::Map32.to_u8());
+            out.put_u32(entries);
+        }
+    }
 }
 
 /// Appends a byte string of less than 2^32 bytes.
 pub(crate) fn put_bytes(out: &mut BytesMut, value: &[u8]) {
-    let _infallible = encode::write_bin(&mut out.writer(), value);
+    match value.len() {
+        length @ 0..=0xFF => out.put_slice(&[Marker::Bin8.to_u8(), length as u8]),
+        length @ 0x100..=0xFFFF => {
+            out.put_u8(Marker::Bin16.to_u8());
+            out.put_u16(length as u16);
+        }
+        length => {
+            out.put_u8(Marker::Bin32.to_u8());
+            out.put_u32(length as u32);
+        }
+    }
+    out.put_slice(value);
 }
 
 /// Appends the head of a byte string, whose bytes are to follow.
@@ -243,6 +265,17 @@ impl<'a> Reader<'a> for MsgpackReader<'a> {
             Marker::Ext32 => self.length32().and_then(|length| self.extension(length))?,
             Marker::Reserved => return Err(DecodeError::new(DecodeErrorKind::Invalid, start)),
         })
+    }
+
+    #[inline]
+    fn short_bytes(&mut self) -> Option<&'a [u8]> {
+        const BIN8: u8 = 0xC4;
+        let [BIN8, length, rest @ ..] = self.rest.remaining_slice() else {
+            return None;
+        };
+        let (bytes, rest) = rest.split_at_checked(usize::from(*length))?;
+        self.rest = decode::Bytes::new(rest);
+        Some(bytes)
     }
 
     fn position(&self) -> usize {

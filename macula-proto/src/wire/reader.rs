@@ -67,7 +67,11 @@ impl<'a> Str<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn is(&self, expected: &[u8]) -> bool {
+        if let Some(whole) = self.as_whole() {
+            return whole == expected;
+        }
         if self.len() != expected.len() {
             return false;
         }
@@ -98,6 +102,9 @@ impl<'a> Str<'a> {
         if self.len() != N {
             return None;
         }
+        if let Some(whole) = self.as_whole() {
+            return whole.try_into().ok();
+        }
         let mut out = [0; N];
         let mut at = 0;
         for chunk in self.chunks() {
@@ -116,6 +123,10 @@ pub(crate) trait Reader<'a> {
     const DUPLICATE_KEYS: bool;
 
     fn token(&mut self) -> Result<Token<'a>, DecodeError>;
+
+    /// The next item if it is a byte string that lies together, its length in one byte, as nearly all strings of control
+    /// messages are; otherwise `None`, and nothing was read. [`token`](Self::token) reads the same, and all others.
+    fn short_bytes(&mut self) -> Option<&'a [u8]>;
 
     /// Offset of the next byte.
     fn position(&self) -> usize;
@@ -193,6 +204,16 @@ impl Entries {
             }
             left => Ok(Self { left }),
         }
+    }
+
+    /// The next entry's first item if it can be had from [`Reader::short_bytes`]; otherwise nothing was read.
+    #[inline]
+    pub(crate) fn next_short_bytes<'a>(&mut self, reader: &mut impl Reader<'a>) -> Option<&'a [u8]> {
+        let left = self.left.as_mut()?;
+        let fewer = left.checked_sub(1)?;
+        let bytes = reader.short_bytes()?;
+        *left = fewer;
+        Some(bytes)
     }
 
     /// The first token of the next entry, possibly a tag; `None` behind the last entry.

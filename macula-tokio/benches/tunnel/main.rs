@@ -8,6 +8,8 @@
 //! round, which only shows that everything works.
 
 mod cases;
+#[path = "../common/mod.rs"]
+mod common;
 mod cpu;
 mod ours;
 mod quinn_ends;
@@ -15,12 +17,11 @@ mod report;
 mod scripted;
 mod work;
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use cases::{CASES, Scene};
+use common::{Arguments, Result};
 use report::Series;
-
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// What every case gets: a round of bulk is about this long.
 const BULK_TIME: Duration = Duration::from_millis(400);
@@ -28,44 +29,6 @@ const BULK_TIME: Duration = Duration::from_millis(400);
 const BULK: (u64, u64) = (32 << 20, 256 << 20);
 /// Round trips of a round.
 const TRIPS: usize = 2000;
-
-struct Arguments {
-    quick: bool,
-    json: bool,
-    rounds: usize,
-    only: Vec<String>,
-}
-
-impl Arguments {
-    /// Whatever is not known is meant for another harness.
-    fn read() -> Self {
-        let mut read = Self {
-            quick: true,
-            json: false,
-            rounds: 7,
-            only: Vec::new(),
-        };
-        let mut test = false;
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                "--bench" => read.quick = false,
-                "--test" => test = true,
-                "--json" => read.json = true,
-                "--rounds" => read.rounds = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(read.rounds),
-                "--only" => read.only.extend(arguments.next()),
-                _ => {}
-            }
-        }
-        read.quick |= test;
-        read.rounds = if read.quick { 1 } else { read.rounds.max(1) };
-        read
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|words| name.contains(words.as_str()))
-    }
-}
 
 fn main() -> Result<()> {
     let arguments = Arguments::read();

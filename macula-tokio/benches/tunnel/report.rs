@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::cases::{Bulk, Case, QUINN_CT, QUINN_MT};
+use crate::{
+    cases::{Bulk, Case, QUINN_CT, QUINN_MT},
+    common::median,
+};
 
 /// What was measured of one case, round by round.
 pub(crate) struct Series {
@@ -71,14 +74,6 @@ impl Series {
             p99: median(&self.p99),
         }
     }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let upper = sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN);
-    let lower = sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(upper);
-    f64::midpoint(lower, upper)
 }
 
 /// One of the figures of a row.

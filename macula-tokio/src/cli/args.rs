@@ -84,7 +84,7 @@ Examples:
       settings from a file, but on a free local port
 
 A configuration file (TOML) has the keys cert, key, self-signed, listen, access, takeover, admin, \
-no-admin, metrics, max-tunnels-per-node, max-rate-per-node, max-handshakes and drain-timeout, with the meaning of the \
+no-admin, metrics, no-router, max-tunnels-per-node, max-rate-per-node, max-handshakes and drain-timeout, with the meaning of the \
 options of the same names. Options given here win. Its relative paths start at the file's own directory.
 
 SIGHUP reads the access file and the certificate again; if one of them is broken the old one stays. SIGTERM and Ctrl-C \
@@ -117,6 +117,9 @@ pub(crate) struct RelayArgs {
     /// Serve figures for Prometheus at http://HOST:PORT/metrics
     #[arg(long, value_name = "HOST:PORT", value_parser = values::tcp_address)]
     pub(crate) metrics: Option<HostPort>,
+    /// Route no calls between nodes that register procedures (ALPN macula), only tunnels
+    #[arg(long)]
+    pub(crate) no_router: bool,
     /// Tunnels from and to one node at once [default: no limit]
     #[arg(long, value_name = "NUMBER", value_parser = values::count)]
     pub(crate) max_tunnels_per_node: Option<usize>,

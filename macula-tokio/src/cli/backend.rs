@@ -13,6 +13,7 @@ use macula_proto::{
         tls::{ClientAuth, Credentials, Trust},
         {ConnectionStats, EndpointStats},
     },
+    rpc::router::{RouterConfig, RouterStats, RouterStatus},
     tunnel::{
         ConnKey, Name,
         client::session::{EncodingChoice, RequestError},
@@ -42,6 +43,8 @@ pub(crate) struct RelayOptions {
     pub(crate) credentials: Credentials,
     pub(crate) client_auth: ClientAuth,
     pub(crate) relay: RelayConfig,
+    /// `None`: no router runs beside the relay.
+    pub(crate) router: Option<RouterConfig>,
 }
 
 #[derive(Debug, Clone)]
@@ -84,6 +87,7 @@ pub(crate) trait RelayHandle: Send + Sync + 'static {
 pub(crate) struct RelaySnapshot {
     pub(crate) status: RelayStatus,
     pub(crate) stats: RelayStats,
+    pub(crate) router: Option<(RouterStatus, RouterStats)>,
     /// Of the socket.
     pub(crate) endpoint: EndpointStats,
     pub(crate) connections: BTreeMap<ConnKey, ConnectionStats>,

@@ -106,6 +106,7 @@ impl RelayHandle for MemoryRelay {
                 tunnels: Vec::new(),
             },
             stats: RelayStats::default(),
+            router: None,
             endpoint: EndpointStats::default(),
             connections: BTreeMap::new(),
             tunnels: BTreeMap::new(),

@@ -11,7 +11,11 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use macula_proto::{quic::ConnectionStats, tunnel::relay::RelayStats};
+use macula_proto::{
+    quic::ConnectionStats,
+    rpc::router::{RouterStats, RouterStatus},
+    tunnel::relay::RelayStats,
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text::encode},
@@ -25,7 +29,7 @@ use tokio::{
 
 use super::{
     backend::{RelayHandle, RelaySnapshot},
-    report,
+    report, router_report,
 };
 
 /// Scrapers served at once; more wait.
@@ -115,6 +119,7 @@ impl Collector for Snapshot {
         let RelaySnapshot {
             status,
             stats,
+            router,
             endpoint,
             connections,
             ..
@@ -133,6 +138,9 @@ impl Collector for Snapshot {
             counter(out, name, help, value)?;
         }
         refusals(out, stats)?;
+        if let Some((status, stats)) = router {
+            routing(out, status, stats)?;
+        }
         for (name, help, value) in [
             (
                 "datagrams_received",
@@ -215,6 +223,31 @@ fn refusals(out: &mut DescriptorEncoder<'_>, stats: &RelayStats) -> Result<(), s
     Ok(())
 }
 
+fn routing(out: &mut DescriptorEncoder<'_>, status: &RouterStatus, stats: &RouterStats) -> Result<(), std::fmt::Error> {
+    for (name, help, value) in [
+        ("router_nodes", "Nodes connected to the router", status.nodes.len()),
+        ("router_procedures", "Registered procedures", status.procedures.len()),
+        ("router_streams", "Streaming calls under way", status.streams),
+        ("router_calls", "Unary calls that wait for their reply", status.calls),
+    ] {
+        gauge(out, name, help, count(value))?;
+    }
+    for (name, help, value) in router_report::counters(stats) {
+        counter(out, &format!("router_{name}"), help, value)?;
+    }
+    let help = "Messages received by the router, by type";
+    let mut all = out.encode_descriptor("router_messages", help, None, MetricType::Counter)?;
+    for (kind, value) in router_report::messages(stats) {
+        ConstCounter::new(value).encode(all.encode_family(&[("type", kind)])?)?;
+    }
+    let help = "What the router refused, by reason";
+    let mut all = out.encode_descriptor("router_refused", help, None, MetricType::Counter)?;
+    for (reason, value) in router_report::refused(stats) {
+        ConstCounter::new(value).encode(all.encode_family(&[("reason", reason)])?)?;
+    }
+    Ok(())
+}
+
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
@@ -261,6 +294,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn figures_of_the_router_are_there_if_it_is() {
+        let mut snapshot = report::tests::snapshot();
+        snapshot.router = Some(router_report::tests::figures());
+        let text = text(snapshot);
+        for line in [
+            "macula_relay_router_procedures 2",
+            "macula_relay_router_streams 3",
+            "macula_relay_router_stalled_total 1",
+            "macula_relay_router_messages_total{type=\"connect\"} 7",
+            "macula_relay_router_refused_total{reason=\"not_found\"} 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line:?} in:\n{text}");
+        }
+    }
+
     #[tokio::test]
     async fn figures_are_served_and_nothing_else() {
         let options = RelayOptions {
@@ -268,6 +317,7 @@ mod tests {
             credentials: crate::cli::tls::self_signed().unwrap(),
             client_auth: macula_proto::quic::tls::ClientAuth::None,
             relay: macula_proto::tunnel::relay::RelayConfig::default(),
+            router: None,
         };
         let relay = Arc::new(memory::Memory::default().relay(options).await.unwrap());
         let listener = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();

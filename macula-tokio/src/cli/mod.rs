@@ -21,6 +21,7 @@ mod pages;
 mod peer;
 mod relay;
 mod report;
+mod router_report;
 mod rpc;
 mod scalar;
 mod settings;

@@ -57,8 +57,12 @@ impl Backend for Network {
 
     async fn relay(&self, options: RelayOptions) -> io::Result<NetworkRelay> {
         let credentials = Reloadable::new(options.credentials.clone());
+        let protocols: &[&[u8]] = match options.router {
+            Some(_) => &[alpn::MACULA_DIST, alpn::MACULA],
+            None => &[alpn::MACULA_DIST],
+        };
         let tls = ServerTls::new(credentials.clone())
-            .alpn([alpn::MACULA_DIST])
+            .alpn(protocols.iter().copied())
             .client_auth(options.client_auth);
         let mut settings = Options::default();
         settings.limits = options.relay.limits.clone();
@@ -71,7 +75,7 @@ impl Backend for Network {
         let endpoint = bind(options.listen, settings)?;
         let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
         listen.transport = TransportConfig::relay();
-        let relay = RelayServer::serve(&endpoint, options.relay, listen).map_err(invalid)?;
+        let relay = RelayServer::serve_with(&endpoint, options.relay, options.router, listen).map_err(invalid)?;
         Ok(NetworkRelay { relay, credentials })
     }
 
@@ -118,6 +122,7 @@ impl RelayHandle for NetworkRelay {
             connections: connections.zip(found.connections).collect(),
             tunnels: tunnels.zip(found.bytes).collect(),
             stats: found.relay,
+            router: found.router,
             endpoint: found.endpoint,
             status: found.status,
         }

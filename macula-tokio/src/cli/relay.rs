@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use macula_proto::{
     Limits,
     quic::tls::{ClientAuth, Pin},
+    rpc::router::RouterConfig,
     tunnel::{
         Name,
         relay::{AccessRules, RelayConfig, Report, TunnelCloseReason},
@@ -47,6 +48,7 @@ pub(crate) async fn run<B: Backend>(
             None => ClientAuth::None,
         },
         relay: config(&settings)?,
+        router: settings.router.then(RouterConfig::default),
     };
     let relay = backend
         .relay(options)
@@ -63,6 +65,7 @@ pub(crate) async fn run<B: Backend>(
         events,
         deadline: None,
         draining: false,
+        tunnels_gone: false,
     };
     let outcome = match offices {
         Ok(mut offices) => {
@@ -197,6 +200,8 @@ struct Keeper<'a, R> {
     /// When a drain has taken long enough.
     deadline: Option<Instant>,
     draining: bool,
+    /// Only the router may have something left.
+    tunnels_gone: bool,
 }
 
 impl<R: RelayHandle> Keeper<'_, R> {
@@ -212,10 +217,7 @@ impl<R: RelayHandle> Keeper<'_, R> {
             tokio::select! {
                 report = self.relay.next_report() => match report {
                     Some(Report::Draining) => self.tell_draining().await,
-                    Some(Report::Drained) => {
-                        self.events.tell(&Event::Drained);
-                        return Ok(End::Drained);
-                    }
+                    Some(Report::Drained) => self.tunnels_gone = true,
                     Some(report) => tell(self.events, &report),
                     None => return Err(Failure::failed("relay", "the relay has stopped")),
                 },
@@ -225,6 +227,10 @@ impl<R: RelayHandle> Keeper<'_, R> {
                     Signal::Stop => self.drain(Some(self.settings.drain_timeout)),
                 },
                 Some(()) = drain.recv() => self.drain(None),
+                () = router_empty(&*self.relay), if self.tunnels_gone => {
+                    self.events.tell(&Event::Drained);
+                    return Ok(End::Drained);
+                }
                 () = too_late => return Ok(End::Stopped),
                 () = self.events.closed() => return Ok(End::Stopped),
             }
@@ -269,6 +275,14 @@ impl<R: RelayHandle> Keeper<'_, R> {
                 Err(error) => tracing::warn!("the certificate stays as it was: {error}"),
             }
         }
+    }
+}
+
+/// Waits until no node is connected to the router.
+async fn router_empty(relay: &impl RelayHandle) {
+    const EVERY: Duration = Duration::from_millis(50);
+    while (relay.snapshot().await.router).is_some_and(|(status, _)| !status.nodes.is_empty()) {
+        tokio::time::sleep(EVERY).await;
     }
 }
 

@@ -9,7 +9,7 @@ use macula_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::backend::RelaySnapshot;
+use super::{backend::RelaySnapshot, router_report::RouterReport};
 
 /// The state of a relay. Fields may be added; readers ignore those they do not know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub(crate) struct StatusReport {
     pub(crate) names: Vec<NameReport>,
     pub(crate) connections: Vec<ConnectionReport>,
     pub(crate) tunnels: Vec<TunnelReport>,
+    /// Of the router, if one runs beside the relay.
+    #[serde(default)]
+    pub(crate) router: Option<RouterReport>,
     /// Counters since the start.
     pub(crate) counters: BTreeMap<String, u64>,
     /// Refused tunnel requests by reason since the start.
@@ -116,6 +119,7 @@ impl StatusReport {
             names: names.collect(),
             connections: connections.collect(),
             tunnels: tunnels.collect(),
+            router: (snapshot.router.as_ref()).map(|(status, stats)| RouterReport::new(status, stats)),
             counters: counters(&snapshot.stats)
                 .map(|(name, _, value)| (name.to_owned(), value))
                 .into(),
@@ -212,6 +216,9 @@ impl fmt::Display for StatusReport {
             "names {}, connections {connections}, tunnels {tunnels}",
             self.names.len()
         )?;
+        if let Some(router) = &self.router {
+            writeln!(f, "{router}")?;
+        }
         if !self.connections.is_empty() {
             writeln!(f)?;
             self.connection_table().fmt(f)?;
@@ -405,6 +412,7 @@ pub(crate) mod tests {
                 }],
             },
             stats,
+            router: None,
             endpoint,
             connections: [(ConnKey(1), path)].into(),
             tunnels: [(

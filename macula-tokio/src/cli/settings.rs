@@ -28,6 +28,7 @@ pub(crate) struct RelaySettings {
     pub(crate) takeover: Takeover,
     pub(crate) admin: Admin,
     pub(crate) metrics: Option<HostPort>,
+    pub(crate) router: bool,
     pub(crate) node_limits: NodeLimits,
     pub(crate) max_handshakes: usize,
     pub(crate) drain_timeout: Duration,
@@ -89,6 +90,7 @@ impl RelaySettings {
             takeover: args.takeover.or(file.takeover).unwrap_or(TakeoverArg::Replace).into(),
             admin,
             metrics: args.metrics.or(file.metrics),
+            router: !(args.no_router || file.no_router),
             node_limits: NodeLimits {
                 tunnels: args.max_tunnels_per_node.or(file.max_tunnels_per_node),
                 bytes_per_second: args.max_rate_per_node.or(file.max_rate_per_node),
@@ -127,6 +129,7 @@ struct ConfigFile {
     no_admin: bool,
     #[serde(deserialize_with = "metrics")]
     metrics: Option<HostPort>,
+    no_router: bool,
     #[serde(deserialize_with = "max_tunnels_per_node")]
     max_tunnels_per_node: Option<usize>,
     #[serde(deserialize_with = "max_rate_per_node")]
@@ -214,6 +217,7 @@ mod tests {
             takeover: Takeover::Replace,
             admin: Admin::Default,
             metrics: None,
+            router: true,
             node_limits: NodeLimits::default(),
             max_handshakes: 1024,
             drain_timeout: Duration::from_secs(5),
@@ -236,6 +240,7 @@ mod tests {
             takeover = 'refuse'
             admin = '/run/x.sock'
             metrics = 'localhost:9100'
+            no-router = true
             max-tunnels-per-node = 10
             max-rate-per-node = '1MB'
             max-handshakes = 20
@@ -251,6 +256,7 @@ mod tests {
             takeover: Takeover::Refuse,
             admin: Admin::At("/run/x.sock".into()),
             metrics: Some(HostPort::new("localhost", 9100)),
+            router: false,
             node_limits: NodeLimits {
                 tunnels: Some(10),
                 bytes_per_second: Some(1_000_000),
@@ -269,6 +275,7 @@ mod tests {
             takeover: Takeover::Replace,
             admin: Admin::At("y".into()),
             metrics: Some(HostPort::new("h", 4)),
+            router: false,
             node_limits: NodeLimits {
                 tunnels: Some(5),
                 bytes_per_second: Some(6),

@@ -11,11 +11,12 @@
 
 use super::super::DecodeErrorKind;
 use super::super::value::shared;
-use super::reader::{ARRAY, BYTES, CborReader, MAP, NEGATIVE, SIMPLE, TEXT, UINT};
+use super::reader::{ARRAY, BYTES, CborReader, Head, MAP, NEGATIVE, SIMPLE, TEXT, UINT};
 use super::{deeper, writer};
 use crate::wire::reader::{Reader, Str};
 use crate::wire::{DecodeError, DecodeLimits, EncodeError, Value};
 use bytes::{Bytes, BytesMut};
+use std::cmp::Ordering;
 use std::ops::Range;
 
 /// The initial byte that stands for null.
@@ -35,7 +36,8 @@ pub fn encode(value: &Value, out: &mut BytesMut) -> Result<(), EncodeError> {
     written
 }
 
-fn put(value: &Value, out: &mut BytesMut, depth: usize) -> Result<(), EncodeError> {
+/// Appends `value`, nested no deeper than `depth`; after an error also some of it.
+pub(crate) fn put(value: &Value, out: &mut BytesMut, depth: usize) -> Result<(), EncodeError> {
     match value {
         Value::Null => writer::put_null(out),
         Value::Bool(true) => writer::put_text(out, b"true"),
@@ -53,12 +55,25 @@ fn put(value: &Value, out: &mut BytesMut, depth: usize) -> Result<(), EncodeErro
                 put(element, out, depth)?;
             }
         }
-        Value::Map(entries) => put_sorted(entries, out, deeper(depth)?)?,
+        Value::Map(entries) => put_map(entries, out, depth)?,
     }
     Ok(())
 }
 
+/// As [`put`], for the entries of a map.
+pub(crate) fn put_map(entries: &[(Value, Value)], out: &mut BytesMut, depth: usize) -> Result<(), EncodeError> {
+    put_sorted(entries, out, deeper(depth)?)
+}
+
 fn put_sorted(entries: &[(Value, Value)], out: &mut BytesMut, depth: usize) -> Result<(), EncodeError> {
+    writer::put_map(out, entries.len());
+    if let Some(sorted) = in_order(entries) {
+        for (key, value) in sorted {
+            put(key, out, depth)?;
+            put(value, out, depth)?;
+        }
+        return Ok(());
+    }
     let mut encoded = BytesMut::new();
     let mut sorted = Vec::with_capacity(entries.len());
     for (key, value) in entries {
@@ -70,12 +85,28 @@ fn put_sorted(entries: &[(Value, Value)], out: &mut BytesMut, depth: usize) -> R
     if sorted.windows(2).any(alike) {
         return Err(EncodeError::DuplicateKey);
     }
-    writer::put_map(out, sorted.len());
     for (key, value) in sorted {
         out.extend_from_slice(&key);
         put(value, out, depth)?;
     }
     Ok(())
+}
+
+/// The entries, if their keys are text that ascends as in the canonical form. Maps that were decoded are.
+fn in_order(entries: &[(Value, Value)]) -> Option<&[(Value, Value)]> {
+    let mut last: Option<&[u8]> = None;
+    for (key, _) in entries {
+        let Value::Text(name) = key else {
+            return None;
+        };
+        // The encoded form begins with the length.
+        let ascends = last.is_none_or(|last| (last.len(), last) < (name.len(), &name[..]));
+        if !ascends {
+            return None;
+        }
+        last = Some(name);
+    }
+    Some(entries)
 }
 
 /// A finite float as deployed peers write it: at most six decimals, zeros at the end dropped but for one.
@@ -112,13 +143,8 @@ pub fn float_text(value: f64) -> String {
 /// # Errors
 /// Whatever is not the one canonical encoding of a value in the subset, is beyond `limits`, or is followed by more bytes.
 pub fn decode(bytes: &Bytes, limits: &DecodeLimits) -> Result<Value, DecodeError> {
-    let mut decoder = Decoder {
-        reader: CborReader::new(bytes),
-        source: bytes,
-        limits,
-        items: limits.items,
-    };
-    let value = decoder.value(limits.depth)?;
+    let mut decoder = Decoder::new(bytes, limits);
+    let value = decoder.value(bytes, limits.depth)?;
     decoder.reader.finish()?;
     Ok(value)
 }
@@ -131,22 +157,22 @@ pub fn decode(bytes: &Bytes, limits: &DecodeLimits) -> Result<Value, DecodeError
 /// # Errors
 /// As for [`decode`]; bytes that are no map are [`DecodeErrorKind::Unsupported`].
 pub fn entry_ranges(bytes: &Bytes, limits: &DecodeLimits) -> Result<Vec<EntryRange>, DecodeError> {
-    let mut decoder = Decoder {
-        reader: CborReader::new(bytes),
-        source: bytes,
-        limits,
-        items: limits.items,
-    };
-    let head = decoder.reader.head()?;
-    if head.major != MAP {
-        return Err(DecodeError::new(DecodeErrorKind::Unsupported, 0));
-    }
-    if !head.is_shortest() {
-        return Err(DecodeError::new(DecodeErrorKind::NotShortest, 0));
-    }
+    let mut decoder = Decoder::new(bytes, limits);
+    let (count, depth) = decoder.map()?;
     let mut ranges = Vec::new();
-    let depth = decoder.deeper(limits.depth)?;
-    decoder.entries(head.argument, depth, |entry| ranges.push(entry))?;
+    decoder.entries(
+        count,
+        depth,
+        |decoder, depth| decoder.value(bytes, depth),
+        |key, value, key_range, value_range| {
+            ranges.push(EntryRange {
+                key,
+                value,
+                key_range,
+                value_range,
+            });
+        },
+    )?;
     decoder.reader.finish()?;
     Ok(ranges)
 }
@@ -169,77 +195,274 @@ pub fn map_head(entries: usize, out: &mut BytesMut) {
     writer::put_map(out, entries);
 }
 
-struct Decoder<'a> {
+/// Length of the head of a map with `entries` entries.
+pub(crate) fn map_head_length(entries: usize) -> usize {
+    match entries as u64 {
+        0..=23 => 1,
+        24..=0xFF => 2,
+        0x100..=0xFFFF => 3,
+        0x1_0000..=0xFFFF_FFFF => 5,
+        _ => 9,
+    }
+}
+
+/// An item that was checked, and all that it holds, where it lies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Item<'a> {
+    Null,
+    Uint(u64),
+    Bytes(&'a [u8]),
+    Text(&'a [u8]),
+    Array(Nested<'a>),
+    Map(Nested<'a>),
+}
+
+/// The inside of an array or a map that was checked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Nested<'a> {
+    /// Elements or entries.
+    count: u64,
+    /// Head and contents.
+    whole: &'a [u8],
+}
+
+impl<'a> Item<'a> {
+    /// The item as a tree. Strings out of `source`, which it lies in, are shared or copied as [`decode()`] does.
+    pub(crate) fn to_value(self, source: &Bytes) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Uint(value) => Value::Uint(value),
+            Self::Bytes(bytes) => Value::Bytes(shared(source, Str::whole(bytes))),
+            Self::Text(text) => Value::Text(shared(source, Str::whole(text))),
+            Self::Array(nested) | Self::Map(nested) => {
+                // What was checked once can be read.
+                let value = Decoder::new(nested.whole, &CHECKED).value(source, CHECKED.depth);
+                value.unwrap_or(Value::Null)
+            }
+        }
+    }
+}
+
+/// For what was checked already, with limits of its own.
+const CHECKED: DecodeLimits = DecodeLimits::DEFAULT.with_depth(usize::MAX).with_items(usize::MAX);
+
+impl<'a> Nested<'a> {
+    /// The elements of an array.
+    pub(crate) fn elements(self) -> impl Iterator<Item = Item<'a>> {
+        let mut decoder = Decoder::new(self.whole, &CHECKED);
+        let opened = decoder.reader.head().is_ok();
+        let count = if opened { self.count } else { 0 };
+        (0..count).map_while(move |_| decoder.item(CHECKED.depth).ok())
+    }
+
+    /// The keys of a map and their values.
+    pub(crate) fn entries(self) -> impl Iterator<Item = (Item<'a>, Item<'a>)> {
+        let mut decoder = Decoder::new(self.whole, &CHECKED);
+        let opened = decoder.reader.head().is_ok();
+        let count = if opened { self.count } else { 0 };
+        (0..count).map_while(move |_| {
+            let key = decoder.item(CHECKED.depth).ok()?;
+            Some((key, decoder.item(CHECKED.depth).ok()?))
+        })
+    }
+}
+
+/// Checks one value that takes up all of `bytes`, without building it.
+///
+/// # Errors
+/// As for [`decode()`].
+pub(crate) fn check<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Item<'a>, DecodeError> {
+    let mut decoder = Decoder::new(bytes, limits);
+    let item = decoder.item(limits.depth)?;
+    decoder.reader.finish()?;
+    Ok(item)
+}
+
+/// Checks all of a canonical map, and hands its entries to `found` in their order.
+///
+/// # Errors
+/// As for [`entry_ranges`].
+pub(crate) fn for_each_entry<'a>(
+    bytes: &'a [u8],
+    limits: &DecodeLimits,
+    found: impl FnMut(Item<'a>, Item<'a>, Range<usize>, Range<usize>),
+) -> Result<(), DecodeError> {
+    let mut decoder = Decoder::new(bytes, limits);
+    let (count, depth) = decoder.map()?;
+    decoder.entries(count, depth, Decoder::item, found)?;
+    decoder.reader.finish()
+}
+
+struct Decoder<'a, 'l> {
     reader: CborReader<'a>,
-    source: &'a Bytes,
-    limits: &'a DecodeLimits,
+    limits: &'l DecodeLimits,
     /// Items still allowed.
     items: usize,
 }
 
-impl Decoder<'_> {
-    fn value(&mut self, depth: usize) -> Result<Value, DecodeError> {
+impl<'a, 'l> Decoder<'a, 'l> {
+    fn new(bytes: &'a [u8], limits: &'l DecodeLimits) -> Self {
+        Self {
+            reader: CborReader::new(bytes),
+            limits,
+            items: limits.items,
+        }
+    }
+
+    /// The head of a map that nothing is around: its number of entries, and how deep they may go.
+    fn map(&mut self) -> Result<(u64, usize), DecodeError> {
+        let head = self.reader.head()?;
+        if head.major != MAP {
+            return Err(DecodeError::new(DecodeErrorKind::Unsupported, 0));
+        }
+        if !head.is_shortest() {
+            return Err(DecodeError::new(DecodeErrorKind::NotShortest, 0));
+        }
+        Ok((head.argument, self.deeper(self.limits.depth)?))
+    }
+
+    /// The head of the next item, if it is one of the subset. Only null among simple values passes.
+    #[inline]
+    fn head(&mut self) -> Result<Head, DecodeError> {
         let start = self.reader.position();
-        let fail = |kind| Err(DecodeError::new(kind, start));
         self.items = match self.items.checked_sub(1) {
             Some(left) => left,
             None => {
                 let limit = self.limits.items;
-                return fail(DecodeErrorKind::TooManyItems { limit });
+                return Err(DecodeError::new(DecodeErrorKind::TooManyItems { limit }, start));
             }
         };
         let head = self.reader.head()?;
         match head.major {
-            SIMPLE if head.info == NULL => return Ok(Value::Null),
-            UINT | BYTES | TEXT | ARRAY | MAP if head.is_shortest() => {}
-            UINT | BYTES | TEXT | ARRAY | MAP => return fail(DecodeErrorKind::NotShortest),
-            NEGATIVE.. => return fail(DecodeErrorKind::Unsupported),
+            SIMPLE if head.info == NULL => Ok(head),
+            UINT | BYTES | TEXT | ARRAY | MAP if head.is_shortest() => Ok(head),
+            UINT | BYTES | TEXT | ARRAY | MAP => Err(DecodeError::new(DecodeErrorKind::NotShortest, start)),
+            NEGATIVE.. => Err(DecodeError::new(DecodeErrorKind::Unsupported, start)),
         }
+    }
+
+    /// The next item if it is one of the common small ones; otherwise `None`, and nothing was read.
+    #[inline]
+    fn short(&mut self) -> Option<Item<'a>> {
+        let left = self.items.checked_sub(1)?;
+        let rest = self.reader.rest();
+        let (&initial, body) = rest.split_first()?;
+        let string = || body.get(..usize::from(initial & 0x1F));
+        let (item, length) = match initial {
+            0x00..=0x17 => (Item::Uint(initial.into()), 1),
+            0x40..=0x57 => (Item::Bytes(string()?), 1 + usize::from(initial & 0x1F)),
+            0x60..=0x77 => (Item::Text(string()?), 1 + usize::from(initial & 0x1F)),
+            0x58 => {
+                let (&length, body) = body.split_first()?;
+                let length = usize::from(length);
+                // A shorter one is not in its shortest form.
+                let bytes = body.get(..length).filter(|_| length > 23)?;
+                (Item::Bytes(bytes), 2 + length)
+            }
+            0x1B => {
+                let value = u64::from_be_bytes(*body.first_chunk()?);
+                let shortest = value > u64::from(u32::MAX);
+                (shortest.then_some(Item::Uint(value))?, 9)
+            }
+            0xF6 => (Item::Null, 1),
+            _ => return None,
+        };
+        self.reader.skip_bytes(length);
+        self.items = left;
+        Some(item)
+    }
+
+    fn value(&mut self, source: &Bytes, depth: usize) -> Result<Value, DecodeError> {
+        if let Some(item) = self.short() {
+            return Ok(item.to_value(source));
+        }
+        let head = self.head()?;
         Ok(match head.major {
-            BYTES => Value::Bytes(self.string(head.argument)?),
-            TEXT => Value::Text(self.string(head.argument)?),
+            SIMPLE => Value::Null,
+            BYTES => Value::Bytes(shared(source, Str::whole(self.reader.string(head.argument)?))),
+            TEXT => Value::Text(shared(source, Str::whole(self.reader.string(head.argument)?))),
             ARRAY => {
                 let depth = self.deeper(depth)?;
                 self.fits(head.argument, 1)?;
                 let mut elements = Vec::new();
                 for _ in 0..head.argument {
-                    elements.push(self.value(depth)?);
+                    elements.push(self.value(source, depth)?);
                 }
                 Value::Array(elements)
             }
             MAP => {
                 let depth = self.deeper(depth)?;
                 let mut map = Vec::new();
-                self.entries(head.argument, depth, |entry| map.push((entry.key, entry.value)))?;
+                self.entries(
+                    head.argument,
+                    depth,
+                    |decoder, depth| decoder.value(source, depth),
+                    |key, value, _, _| map.push((key, value)),
+                )?;
                 Value::Map(map)
             }
             _ => Value::Uint(head.argument),
         })
     }
 
-    fn entries(&mut self, count: u64, depth: usize, mut found: impl FnMut(EntryRange)) -> Result<(), DecodeError> {
+    /// As [`value`](Self::value), without building anything.
+    fn item(&mut self, depth: usize) -> Result<Item<'a>, DecodeError> {
+        if let Some(item) = self.short() {
+            return Ok(item);
+        }
+        let start = self.reader.position();
+        let head = self.head()?;
+        Ok(match head.major {
+            SIMPLE => Item::Null,
+            BYTES => Item::Bytes(self.reader.string(head.argument)?),
+            TEXT => Item::Text(self.reader.string(head.argument)?),
+            ARRAY => {
+                let depth = self.deeper(depth)?;
+                self.fits(head.argument, 1)?;
+                for _ in 0..head.argument {
+                    self.item(depth)?;
+                }
+                Item::Array(self.nested(head, start))
+            }
+            MAP => {
+                let depth = self.deeper(depth)?;
+                self.entries(head.argument, depth, Self::item, |_, _, _, _| {})?;
+                Item::Map(self.nested(head, start))
+            }
+            _ => Item::Uint(head.argument),
+        })
+    }
+
+    fn nested(&self, head: Head, start: usize) -> Nested<'a> {
+        Nested {
+            count: head.argument,
+            whole: self.reader.between(start, self.reader.position()),
+        }
+    }
+
+    fn entries<T>(
+        &mut self,
+        count: u64,
+        depth: usize,
+        mut read: impl FnMut(&mut Self, usize) -> Result<T, DecodeError>,
+        mut found: impl FnMut(T, T, Range<usize>, Range<usize>),
+    ) -> Result<(), DecodeError> {
         self.fits(count, 2)?;
         let mut last: &[u8] = &[];
         for _ in 0..count {
             let start = self.reader.position();
-            let key = self.value(depth)?;
+            let key = read(self, depth)?;
             let middle = self.reader.position();
             let encoded = self.reader.between(start, middle);
-            // No encoded key is empty, so that the first one passes.
-            if encoded == last {
-                return Err(DecodeError::new(DecodeErrorKind::DuplicateKey, start));
-            }
-            if encoded < last {
-                return Err(DecodeError::new(DecodeErrorKind::Unsorted, start));
+            // No encoded key is empty, so that the first one passes. Nearly always the first byte decides: it tells the length.
+            match encoded.first().cmp(&last.first()).then_with(|| encoded.cmp(last)) {
+                Ordering::Greater => {}
+                Ordering::Equal => return Err(DecodeError::new(DecodeErrorKind::DuplicateKey, start)),
+                Ordering::Less => return Err(DecodeError::new(DecodeErrorKind::Unsorted, start)),
             }
             last = encoded;
-            let value = self.value(depth)?;
-            found(EntryRange {
-                key,
-                value,
-                key_range: start..middle,
-                value_range: middle..self.reader.position(),
-            });
+            let value = read(self, depth)?;
+            found(key, value, start..middle, middle..self.reader.position());
         }
         Ok(())
     }
@@ -250,11 +473,6 @@ impl Decoder<'_> {
             return Err(self.reader.error(DecodeErrorKind::Truncated));
         }
         Ok(())
-    }
-
-    fn string(&mut self, length: u64) -> Result<Bytes, DecodeError> {
-        let raw = self.reader.string(length)?;
-        Ok(shared(self.source, Str::whole(raw)))
     }
 
     fn deeper(&self, depth: usize) -> Result<usize, DecodeError> {

@@ -50,6 +50,7 @@ impl<'a> CborReader<'a> {
         Self { data, at: 0 }
     }
 
+    #[inline]
     pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let end = self.at.checked_add(length);
         match end.and_then(|end| self.data.get(self.at..end)) {
@@ -59,6 +60,16 @@ impl<'a> CborReader<'a> {
             }
             None => Err(self.error(DecodeErrorKind::Truncated)),
         }
+    }
+
+    /// What was not read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.data.get(self.at..).unwrap_or_default()
+    }
+
+    /// Goes on behind the first bytes of [`rest`](Self::rest), no more than it has.
+    pub(super) fn skip_bytes(&mut self, length: usize) {
+        self.at = self.at.saturating_add(length).min(self.data.len());
     }
 
     /// The string of the stated length behind a head.
@@ -74,6 +85,18 @@ impl<'a> CborReader<'a> {
         self.data.get(from..to).unwrap_or_default()
     }
 
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let rest = self.data.get(self.at..).unwrap_or_default();
+        match rest.first_chunk() {
+            Some(array) => {
+                self.at += N;
+                Ok(*array)
+            }
+            None => Err(self.error(DecodeErrorKind::Truncated)),
+        }
+    }
+
+    #[inline]
     pub(super) fn head(&mut self) -> Result<Head, DecodeError> {
         let start = self.at;
         let initial = match self.data.get(start) {
@@ -84,10 +107,10 @@ impl<'a> CborReader<'a> {
         let (major, info) = (initial >> 5, initial & 0x1F);
         let argument = match info {
             0..=23 => u64::from(info),
-            24..=27 => {
-                let bytes = self.take(1 << (info - 24))?;
-                bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte))
-            }
+            24 => u64::from(u8::from_be_bytes(self.array()?)),
+            25 => u64::from(u16::from_be_bytes(self.array()?)),
+            26 => u64::from(u32::from_be_bytes(self.array()?)),
+            27 => u64::from_be_bytes(self.array()?),
             31 if matches!(major, BYTES | TEXT | ARRAY | MAP | SIMPLE) => 0,
             _ => return Err(DecodeError::new(DecodeErrorKind::Invalid, start)),
         };
@@ -148,6 +171,7 @@ fn check_text(major: u8, raw: &[u8], at: usize) -> Result<(), DecodeError> {
 impl<'a> Reader<'a> for CborReader<'a> {
     const DUPLICATE_KEYS: bool = false;
 
+    #[inline]
     fn token(&mut self) -> Result<Token<'a>, DecodeError> {
         let start = self.at;
         let head = self.head()?;
@@ -166,6 +190,21 @@ impl<'a> Reader<'a> for CborReader<'a> {
             TAG => Token::Tag(head.argument),
             _ => self.simple(head, start)?,
         })
+    }
+
+    #[inline]
+    fn short_bytes(&mut self) -> Option<&'a [u8]> {
+        const SHORT: u8 = BYTES << 5;
+        let rest = self.data.get(self.at..)?;
+        let (length, head) = match *rest {
+            [head @ SHORT..=0x57, ..] => (head - SHORT, 1),
+            [0x58, length, ..] => (length, 2),
+            _ => return None,
+        };
+        let end = head + usize::from(length);
+        let bytes = rest.get(head..end)?;
+        self.at += end;
+        Some(bytes)
     }
 
     fn position(&self) -> usize {

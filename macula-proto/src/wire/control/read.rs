@@ -32,7 +32,14 @@ pub(super) fn message<'a, R: Reader<'a>>(mut reader: R, max_name: usize) -> Resu
     };
     let mut fields = Fields::default();
     let mut entries = Entries::new(&reader, length, 2)?;
-    while let Some(key) = entries.next(&mut reader)? {
+    loop {
+        let key = match entries.next_short_bytes(&mut reader) {
+            Some(key) => Token::Bytes(Str::whole(key)),
+            None => match entries.next(&mut reader)? {
+                Some(key) => key,
+                None => break,
+            },
+        };
         let slot = match key {
             Token::Bytes(key) | Token::Text(key) => fields.slot(key),
             other => {
@@ -40,7 +47,10 @@ pub(super) fn message<'a, R: Reader<'a>>(mut reader: R, max_name: usize) -> Resu
                 None
             }
         };
-        let value = reader.item()?;
+        let value = match reader.short_bytes() {
+            Some(value) => Token::Bytes(Str::whole(value)),
+            None => reader.item()?,
+        };
         if let Some((slot, name)) = slot {
             if !R::DUPLICATE_KEYS && !matches!(slot, Slot::Absent) {
                 return Err(ControlError::Duplicate(name));
@@ -84,7 +94,9 @@ impl<'a> Fields<'a> {
             let tunnel = self.tunnel.tunnel("tid")?;
             Message::TunnelOk { tunnel }
         } else if is("tun_err") {
-            let reason = Reason::new(self.reason.string("r")?.to_bytes());
+            let reason = self.reason.string("r")?;
+            let known = Reason::KNOWN.into_iter().find(|known| reason.is(known.as_bytes()));
+            let reason = known.unwrap_or_else(|| Reason::Other(reason.to_bytes()));
             Message::TunnelError { reason }
         } else if is("tun_notify") {
             let tunnel = self.tunnel.tunnel("tid")?;

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    field::{Field, FieldError, Map, Taker, Text, key},
+    field::{FieldError, Map, Put, Taker, Text},
+    plan::{self, Plan},
     types::{
         DeliveredVia, ErrorCode, HaveBlock, Id16, Id32, Manifest, Mcid, NeighborPriority, StationRef, StreamEncoding,
         StreamMode, StreamRole, SwimUpdate, WantBlock,
@@ -62,32 +63,41 @@ macro_rules! frames {
             }
 
             /// `None`: the type is not known.
-            pub(super) fn read(frame_type: &Text, fields: &mut Taker) -> Option<Result<Self, FieldError>> {
-                Some(match frame_type.to_str()? {
-                    $($wire => $name::read(fields).map(Self::$name),)+
-                    _ => return None,
-                })
+            pub(super) fn read(frame_type: &[u8], fields: &mut Taker<'_>) -> Option<Result<Self, FieldError>> {
+                $(if frame_type == $wire.as_bytes() {
+                    return Some($name::read(fields).map(Self::$name));
+                })+
+                None
             }
 
-            /// Appends the fields, without the type.
-            pub(super) fn write(&self, out: &mut Vec<(Value, Value)>) {
+            /// The fields of a known type: how they are laid out, their names, and their values in the same order.
+            pub(super) fn with_fields<'s, R>(
+                &'s self,
+                with: impl FnOnce(&'static Plan, &'static [&'static str], &[&'s dyn Put]) -> R,
+            ) -> Option<R> {
                 match self {
-                    $(Self::$name(body) => body.write(out),)+
-                    Self::Unknown(unknown) => out.extend_from_slice(&unknown.fields),
+                    $(Self::$name(body) => Some(with($name::PLAN, $name::FIELDS, &body.fields())),)+
+                    Self::Unknown(_) => None,
                 }
             }
         }
 
         $(
             impl $name {
-                #[allow(unused_variables, reason = "some types have no fields")]
-                fn read(fields: &mut Taker) -> Result<Self, FieldError> {
-                    Ok(Self { $($field: fields.take(stringify!($field))?,)* })
+                const FIELDS: &[&str] = &[$(stringify!($field),)*];
+                const PLAN: &Plan = &Plan::new(Self::FIELDS);
+
+                fn read(fields: &mut Taker<'_>) -> Result<Self, FieldError> {
+                    Ok(Self {
+                        $($field: fields.take(
+                            stringify!($field),
+                            const { plan::position(Self::FIELDS, stringify!($field)) },
+                        )?,)*
+                    })
                 }
 
-                #[allow(unused_variables, reason = "some types have no fields")]
-                fn write(&self, out: &mut Vec<(Value, Value)>) {
-                    $(out.push((key(stringify!($field)), self.$field.write()));)*
+                fn fields(&self) -> [&dyn Put; Self::FIELDS.len()] {
+                    [$(&self.$field,)*]
                 }
             }
         )+

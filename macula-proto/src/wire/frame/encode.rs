@@ -1,19 +1,24 @@
 //! From a frame to its one canonical encoding, with and without signature.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use super::{
-    Frame, MAX_PAYLOAD,
-    field::{Field, key},
+    Body, Frame, MAX_PAYLOAD,
+    field::{Put, Text},
+    plan::{HEADER, SIGNATURE},
     raw::RawFrame,
 };
 use crate::{
     identity::{Domain, Identity, SIGNATURE_LENGTH},
-    wire::{DecodeLimits, EncodeError, Value, cbor::det, framing::FrameTooLarge},
+    wire::{
+        DecodeLimits, EncodeError, Value,
+        cbor::{self, det},
+        framing::FrameTooLarge,
+    },
 };
-
-const SIGNATURE: &[u8] = b"signature";
 
 /// Why a frame cannot be written. Nothing of it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -42,11 +47,11 @@ impl Frame {
     /// # Errors
     /// [`FrameEncodeError`] if no deployed peer could verify it.
     pub fn sign(&self, identity: &Identity) -> Result<RawFrame, FrameEncodeError> {
-        let canonical = self.canonical()?;
-        let signature = identity.sign_raw(&canonical.signing_input(Domain::Frame));
-        let (payload, at) = canonical.signed(&signature);
-        check_length(&payload)?;
-        Ok(RawFrame::from_signed(payload, canonical.count + 1, at, signature))
+        let canonical = self.canonical(Slot::Filled)?;
+        check_length(&canonical.payload)?;
+        let entries = canonical.count + 1;
+        let (payload, at, signature) = canonical.sign(Domain::Frame, identity);
+        Ok(RawFrame::from_signed(payload, entries, at, signature))
     }
 
     /// Encodes the frame without a signature.
@@ -54,44 +59,94 @@ impl Frame {
     /// # Errors
     /// As for [`sign`](Self::sign).
     pub fn encode_unsigned(&self) -> Result<RawFrame, FrameEncodeError> {
-        let canonical = self.canonical()?;
-        let payload = canonical.unsigned();
+        let Canonical { payload, count, .. } = self.canonical(Slot::None)?;
         check_length(&payload)?;
-        Ok(RawFrame::from_unsigned(payload, canonical.count))
+        Ok(RawFrame::from_unsigned(payload.freeze(), count))
     }
 
-    fn canonical(&self) -> Result<Canonical, FrameEncodeError> {
-        let mut entries = Vec::with_capacity(24);
-        self.body.write(&mut entries);
-        entries.extend_from_slice(&self.extra);
-        let header = &self.header;
-        match &self.body {
-            super::Body::Unknown(unknown) => {
-                let kind = unknown.frame_type.as_ref().map(Field::write);
-                entries.extend(kind.map(|kind| (key("frame_type"), kind)));
+    fn canonical(&self, slot: Slot) -> Result<Canonical, FrameEncodeError> {
+        if !self.extra.is_empty() {
+            return self.merged(slot);
+        }
+        let (header, frame_type) = (&self.header, self.body.frame_type());
+        let planned = self.body.with_fields(|plan, _, fields| {
+            let mut canonical = Canonical::start(plan.count(), slot, plan.size(fields));
+            let Canonical { payload, signature, .. } = &mut canonical;
+            plan.put(header, frame_type, fields, payload, |out| {
+                *signature = put_slot(slot, out);
+            })?;
+            Ok(canonical)
+        });
+        planned.unwrap_or_else(|| self.merged(slot))
+    }
+
+    /// The slower way, for frames with fields that are not known.
+    fn merged(&self, slot: Slot) -> Result<Canonical, FrameEncodeError> {
+        let mut entries: Vec<(&[u8], &dyn Put)> = Vec::with_capacity(24);
+        let frame_type;
+        if let Body::Unknown(unknown) = &self.body {
+            for (name, value) in &unknown.fields {
+                entries.push((text(name)?, value));
             }
-            known => entries.push((key("frame_type"), Value::text(known.frame_type()))),
+            frame_type = unknown.frame_type.clone();
+        } else {
+            self.body.with_fields(|_, names, fields| {
+                let names = names.iter().map(|name| name.as_bytes());
+                entries.extend(names.zip(fields.iter().copied()));
+            });
+            frame_type = Some(Text::from(self.body.frame_type()));
+        }
+        for (name, value) in &self.extra {
+            entries.push((text(name)?, value));
         }
         let given = entries.len();
-        for (name, value) in [
-            ("version", Value::Uint(header.version)),
-            ("frame_id", header.frame_id.write()),
-            ("sent_at_ms", Value::Uint(header.sent_at_ms)),
-            ("capabilities", Value::Uint(header.capabilities)),
-            ("realm", Value::Null),
-            ("call_id", Value::Null),
-            ("source_route", Value::Null),
-        ] {
-            let name = key(name);
+        // The type has one place only: a second one is a field given twice.
+        entries.extend(frame_type.iter().map(|kind| (&b"frame_type"[..], kind as &dyn Put)));
+        let header = &self.header;
+        let of_header: [(&str, &dyn Put); HEADER.len() - 1] = [
+            ("version", &header.version),
+            ("frame_id", &header.frame_id),
+            ("sent_at_ms", &header.sent_at_ms),
+            ("capabilities", &header.capabilities),
+            ("realm", &Value::Null),
+            ("call_id", &Value::Null),
+            ("source_route", &Value::Null),
+        ];
+        for (name, value) in of_header {
+            let name = name.as_bytes();
             if !entries.iter().take(given).any(|(other, _)| *other == name) {
                 entries.push((name, value));
             }
         }
-        Canonical::new(entries)
+        Canonical::new(entries, slot)
     }
 }
 
-pub(super) fn check_length(payload: &Bytes) -> Result<(), FrameTooLarge> {
+/// The name of an entry.
+pub(super) fn text(name: &Value) -> Result<&[u8], FrameEncodeError> {
+    match name {
+        Value::Text(name) => Ok(name),
+        _ => Err(FrameEncodeError::Key),
+    }
+}
+
+/// Whether a map gets room for a signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    None,
+    Filled,
+}
+
+/// Appends an entry for a signature that is to be filled in, and says where.
+fn put_slot(slot: Slot, out: &mut BytesMut) -> Range<usize> {
+    let start = out.len();
+    if slot == Slot::Filled {
+        put_signature(&[0; SIGNATURE_LENGTH], out);
+    }
+    start..out.len()
+}
+
+pub(super) fn check_length(payload: &[u8]) -> Result<(), FrameTooLarge> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let limit = MAX_PAYLOAD;
     if length > limit {
@@ -100,82 +155,100 @@ pub(super) fn check_length(payload: &Bytes) -> Result<(), FrameTooLarge> {
     Ok(())
 }
 
-/// A map in its canonical encoding, without signature.
+/// A map in its canonical encoding, without signature or with room for one.
 pub(super) struct Canonical {
-    /// The entries, without the head of the map.
-    entries: BytesMut,
+    payload: BytesMut,
+    /// Entries without the signature.
     count: usize,
-    /// Where the signature belongs.
-    signature_at: usize,
+    /// The entry of the signature: where it is, or, of no length, where it belongs.
+    signature: Range<usize>,
 }
 
 impl Canonical {
-    pub(super) fn new(entries: Vec<(Value, Value)>) -> Result<Self, FrameEncodeError> {
-        let mut named = Vec::with_capacity(entries.len());
-        for (name, value) in entries {
-            let Value::Text(name) = name else {
-                return Err(FrameEncodeError::Key);
-            };
-            check(&value, DecodeLimits::DEFAULT.depth)?;
-            named.push((name, value));
+    /// The head of the map; the rest takes about `size` bytes.
+    fn start(count: usize, slot: Slot, size: usize) -> Self {
+        let mut payload = BytesMut::with_capacity(size + 9 + 16 + SIGNATURE_LENGTH);
+        det::map_head(count + usize::from(slot == Slot::Filled), &mut payload);
+        Self {
+            payload,
+            count,
+            signature: 0..0,
         }
+    }
+
+    /// The map of these entries, which are in any order.
+    pub(super) fn new(mut entries: Vec<(&[u8], &dyn Put)>, slot: Slot) -> Result<Self, FrameEncodeError> {
         // The encoded form of a text begins with its length, and the shorter length is the smaller one.
-        named.sort_by(|(a, _), (b, _)| rank(a).cmp(&rank(b)));
-        let twice = named.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b));
-        if twice || named.iter().any(|(name, _)| name == SIGNATURE) {
+        entries.sort_by(|(a, _), (b, _)| rank(a).cmp(&rank(b)));
+        let twice = entries
+            .windows(2)
+            .any(|pair| matches!(pair, [(a, _), (b, _)] if a == b));
+        if twice || entries.iter().any(|(name, _)| *name == SIGNATURE.as_bytes()) {
             return Err(FrameEncodeError::DuplicateField);
         }
-        let count = named.len();
-        let mut out = BytesMut::with_capacity(512);
-        let mut signature_at = 0;
-        for (name, value) in named {
-            let before = rank(&name) < rank(SIGNATURE);
-            det::encode(&Value::Text(name), &mut out)?;
-            det::encode(&value, &mut out)?;
-            if before {
-                signature_at = out.len();
+        let size = entries.iter().map(|(name, value)| 9 + name.len() + value.size()).sum();
+        let mut canonical = Self::start(entries.len(), slot, size);
+        let Self { payload, signature, .. } = &mut canonical;
+        let mut signed = false;
+        for (name, value) in entries {
+            if !signed && rank(name) > rank(SIGNATURE.as_bytes()) {
+                *signature = put_slot(slot, payload);
+                signed = true;
             }
+            cbor::put_text(payload, name);
+            value.put(payload, DecodeLimits::DEFAULT.depth)?;
         }
-        Ok(Self {
-            entries: out,
-            count,
-            signature_at,
-        })
+        if !signed {
+            *signature = put_slot(slot, payload);
+        }
+        Ok(canonical)
+    }
+
+    /// What is signed, in parts.
+    fn with_signing_parts<R>(&self, domain: Domain, parts: impl FnOnce(&[&[u8]; 4]) -> R) -> R {
+        let mut head = BytesMut::with_capacity(9);
+        det::map_head(self.count, &mut head);
+        let (before, _) = self.payload.split_at_checked(self.signature.start).unwrap_or_default();
+        let (_, after) = self.payload.split_at_checked(self.signature.end).unwrap_or_default();
+        let written = self.count + usize::from(!self.signature.is_empty());
+        let before = before.get(det::map_head_length(written)..).unwrap_or_default();
+        parts(&[domain.prefix(), &head, before, after])
     }
 
     /// What is signed.
     pub(super) fn signing_input(&self, domain: Domain) -> Bytes {
-        let prefix = domain.prefix();
-        let mut out = BytesMut::with_capacity(prefix.len() + 9 + self.entries.len());
-        out.extend_from_slice(prefix);
-        det::map_head(self.count, &mut out);
-        out.extend_from_slice(&self.entries);
-        out.freeze()
+        self.with_signing_parts(domain, |parts| parts.concat()).into()
     }
 
-    pub(super) fn unsigned(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(9 + self.entries.len());
-        det::map_head(self.count, &mut out);
-        out.extend_from_slice(&self.entries);
-        out.freeze()
+    /// Signs the map, and fills the signature in if there is room for it.
+    pub(super) fn sign(mut self, domain: Domain, identity: &Identity) -> (Bytes, Range<usize>, [u8; SIGNATURE_LENGTH]) {
+        let signature = self.with_signing_parts(domain, |parts| identity.sign_parts(parts));
+        let at = self.fill(&signature);
+        (self.payload.freeze(), at, signature)
     }
 
-    /// The map with its signature, and where the entry of the signature begins and ends.
-    pub(super) fn signed(&self, signature: &[u8; SIGNATURE_LENGTH]) -> (Bytes, std::ops::Range<usize>) {
-        let mut out = BytesMut::with_capacity(96 + self.entries.len());
-        det::map_head(self.count + 1, &mut out);
-        let (before, after) = self.entries.split_at_checked(self.signature_at).unwrap_or_default();
-        out.extend_from_slice(before);
-        let start = out.len();
-        put_signature(signature, &mut out);
-        let end = out.len();
-        out.extend_from_slice(after);
-        (out.freeze(), start..end)
+    /// The map with this signature.
+    pub(super) fn with_signature(mut self, signature: &[u8; SIGNATURE_LENGTH]) -> Bytes {
+        self.fill(signature);
+        self.payload.freeze()
+    }
+
+    fn fill(&mut self, signature: &[u8; SIGNATURE_LENGTH]) -> Range<usize> {
+        let entry = self.payload.get_mut(self.signature.clone()).unwrap_or_default();
+        if let Some(last) = entry.last_chunk_mut() {
+            *last = *signature;
+        }
+        self.signature.clone()
+    }
+
+    /// The map as it is.
+    pub(super) fn into_payload(self) -> Bytes {
+        self.payload.freeze()
     }
 }
 
 /// What the order of keys goes by.
-fn rank(name: &[u8]) -> (usize, &[u8]) {
+pub(super) fn rank(name: &[u8]) -> (usize, &[u8]) {
     (name.len(), name)
 }
 
@@ -183,30 +256,7 @@ fn rank(name: &[u8]) -> (usize, &[u8]) {
 pub(super) fn put_signature(signature: &[u8; SIGNATURE_LENGTH], out: &mut BytesMut) {
     // A text of 9 bytes; a byte string with a length of one byte.
     out.extend_from_slice(&[0x60 | SIGNATURE.len() as u8]);
-    out.extend_from_slice(SIGNATURE);
+    out.extend_from_slice(SIGNATURE.as_bytes());
     out.extend_from_slice(&[0x58, SIGNATURE_LENGTH as u8]);
     out.extend_from_slice(signature);
-}
-
-/// Refuses what deployed peers would read as something else.
-fn check(value: &Value, depth: usize) -> Result<(), FrameEncodeError> {
-    let deeper = || {
-        let limit = DecodeLimits::DEFAULT.depth;
-        depth.checked_sub(1).ok_or(EncodeError::TooDeep { limit })
-    };
-    match value {
-        Value::Text(text) if text == "undefined" => Err(FrameEncodeError::Undefined),
-        Value::Array(elements) => {
-            let depth = deeper()?;
-            elements.iter().try_for_each(|element| check(element, depth))
-        }
-        Value::Map(entries) => {
-            let depth = deeper()?;
-            entries.iter().try_for_each(|(key, value)| match key {
-                Value::Text(_) => check(value, depth),
-                _ => Err(FrameEncodeError::Key),
-            })
-        }
-        _ => Ok(()),
-    }
 }

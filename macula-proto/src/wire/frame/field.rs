@@ -2,10 +2,20 @@
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::{identity::NodeId, wire::Value};
+use super::encode::FrameEncodeError;
+use crate::{
+    identity::NodeId,
+    wire::{
+        DecodeLimits, EncodeError, Value,
+        cbor::{
+            self,
+            det::{self, Item},
+        },
+    },
+};
 
 /// Text that need not be UTF-8: deployed peers do not check it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -114,11 +124,21 @@ pub enum FieldFault {
     Range,
 }
 
-/// A type that a field can have.
-pub(super) trait Field: Sized {
-    fn read(value: Value) -> Result<Self, FieldFault>;
+/// What can be written as the value of an entry.
+pub(super) trait Put {
+    /// Appends the value, nested no deeper than `depth`; after an error also some of it.
+    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError>;
 
-    fn write(&self) -> Value;
+    /// About as many bytes as that takes.
+    fn size(&self) -> usize {
+        9
+    }
+}
+
+/// A type that a field can have.
+pub(super) trait Field: Put + Sized {
+    /// The field out of an item that lies in `source`.
+    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault>;
 
     /// What stands for a field that is not there.
     fn absent() -> Result<Self, FieldFault> {
@@ -127,43 +147,86 @@ pub(super) trait Field: Sized {
 }
 
 /// The entries of a map, taken out one by one by name.
-pub(super) struct Taker {
-    entries: Vec<(Value, Value)>,
-    taken: Vec<usize>,
+pub(super) struct Taker<'a> {
+    source: &'a Bytes,
+    entries: Vec<Entry<'a>>,
 }
 
-impl Taker {
-    pub(super) fn new(entries: Vec<(Value, Value)>) -> Self {
-        Self {
-            entries,
-            taken: Vec::new(),
-        }
+struct Entry<'a> {
+    key: Item<'a>,
+    value: Item<'a>,
+    taken: bool,
+}
+
+impl<'a> Taker<'a> {
+    pub(super) fn new(source: &'a Bytes, capacity: usize) -> Self {
+        let entries = Vec::with_capacity(capacity);
+        Self { source, entries }
     }
 
-    pub(super) fn take<F: Field>(&mut self, field: &'static str) -> Result<F, FieldError> {
-        let found = self.entries.iter().position(|(key, _)| is_text(key, field));
-        let read = match found.and_then(|at| self.entries.get_mut(at).map(|(_, value)| (at, value))) {
-            Some((at, value)) => {
-                self.taken.push(at);
-                F::read(std::mem::replace(value, Value::Null))
+    pub(super) fn add(&mut self, key: Item<'a>, value: Item<'a>) {
+        let taken = false;
+        self.entries.push(Entry { key, value, taken });
+    }
+
+    /// The entry is most likely at `position`, or one in front of it if something is not there that could be.
+    pub(super) fn take<F: Field>(&mut self, field: &'static str, position: usize) -> Result<F, FieldError> {
+        let source = self.source;
+        let read = match self.find(field, position) {
+            Some(entry) => {
+                entry.taken = true;
+                F::read(entry.value, source)
             }
             None => F::absent(),
         };
         read.map_err(|fault| FieldError { field, fault })
     }
 
+    /// The field if it is there and fits; otherwise it stays.
+    pub(super) fn take_fitting<F: Field>(&mut self, field: &str) -> Option<F> {
+        let source = self.source;
+        let entry = self.find(field, 0)?;
+        let read = F::read(entry.value, source).ok()?;
+        entry.taken = true;
+        Some(read)
+    }
+
+    /// The text under a key.
+    pub(super) fn take_text(&mut self, field: &'static str) -> Result<&'a [u8], FieldError> {
+        let error = |fault| FieldError { field, fault };
+        let entry = self.find(field, 0).ok_or(error(FieldFault::Missing))?;
+        let Item::Text(text) = entry.value else {
+            return Err(error(FieldFault::Type));
+        };
+        entry.taken = true;
+        Ok(text)
+    }
+
+    fn find(&mut self, field: &str, position: usize) -> Option<&mut Entry<'a>> {
+        let is = |entry: &Entry<'_>| matches!(entry.key, Item::Text(key) if key == field.as_bytes());
+        let near = position.saturating_sub(1);
+        let at = [position, near]
+            .into_iter()
+            .find(|&at| self.entries.get(at).is_some_and(is));
+        let at = at.or_else(|| self.entries.iter().position(is))?;
+        self.entries.get_mut(at)
+    }
+
+    /// Forgets what was taken.
+    pub(super) fn reset(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.taken = false);
+    }
+
     /// What was not taken.
-    pub(super) fn rest(self) -> Vec<(Value, Value)> {
-        let Self { mut entries, mut taken } = self;
-        taken.sort_unstable();
-        let mut taken = taken.into_iter().peekable();
-        let mut at = 0;
-        entries.retain(|_| {
-            let keep = taken.next_if_eq(&at).is_none();
-            at += 1;
-            keep
-        });
-        entries
+    pub(super) fn rest(&self) -> Vec<(Value, Value)> {
+        self.rest_but(|_, _| false)
+    }
+
+    /// What was not taken, but for what `skip` picks.
+    pub(super) fn rest_but(&self, skip: impl Fn(Item<'_>, Item<'_>) -> bool) -> Vec<(Value, Value)> {
+        let left = |entry: &&Entry<'_>| !entry.taken && !skip(entry.key, entry.value);
+        let values = |entry: &Entry<'_>| (entry.key.to_value(self.source), entry.value.to_value(self.source));
+        self.entries.iter().filter(left).map(values).collect()
     }
 }
 
@@ -178,133 +241,238 @@ pub(super) fn lookup<'a>(entries: &'a [(Value, Value)], key: &str) -> Option<&'a
         .map(|(_, value)| value)
 }
 
-/// A key of a map, without an allocation.
-pub(super) const fn key(name: &'static str) -> Value {
-    Value::Text(Bytes::from_static(name.as_bytes()))
+/// Appends a text that is not `undefined`.
+pub(super) fn put_word(out: &mut BytesMut, word: &str) {
+    cbor::put_text(out, word.as_bytes());
+}
+
+/// One level down.
+pub(super) fn deeper(depth: usize) -> Result<usize, EncodeError> {
+    let limit = DecodeLimits::DEFAULT.depth;
+    depth.checked_sub(1).ok_or(EncodeError::TooDeep { limit })
+}
+
+/// Refuses what deployed peers would read as something else.
+fn check(value: &Value, depth: usize) -> Result<(), FrameEncodeError> {
+    match value {
+        Value::Text(text) if text == "undefined" => Err(FrameEncodeError::Undefined),
+        Value::Array(elements) => {
+            let depth = deeper(depth)?;
+            elements.iter().try_for_each(|element| check(element, depth))
+        }
+        Value::Map(entries) => check_entries(entries, depth),
+        _ => Ok(()),
+    }
+}
+
+fn check_entries(entries: &[(Value, Value)], depth: usize) -> Result<(), FrameEncodeError> {
+    let depth = deeper(depth)?;
+    entries.iter().try_for_each(|(key, value)| match key {
+        Value::Text(_) => check(value, depth),
+        _ => Err(FrameEncodeError::Key),
+    })
+}
+
+impl Put for Value {
+    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+        check(self, depth)?;
+        Ok(det::put(self, out, depth)?)
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) | Self::Text(bytes) => 9 + bytes.len(),
+            Self::Array(elements) => 9 * (elements.len() + 1),
+            Self::Map(entries) => 32 * (entries.len() + 1),
+            _ => 9,
+        }
+    }
 }
 
 impl Field for Value {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        Ok(value)
+    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+        Ok(item.to_value(source))
     }
+}
 
-    fn write(&self) -> Value {
-        self.clone()
+impl Put for u64 {
+    fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
+        cbor::put_uint(out, *self);
+        Ok(())
     }
 }
 
 impl Field for u64 {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        match value {
-            Value::Uint(value) => Ok(value),
+    fn read(item: Item<'_>, _: &Bytes) -> Result<Self, FieldFault> {
+        match item {
+            Item::Uint(value) => Ok(value),
             _ => Err(FieldFault::Type),
         }
     }
+}
 
-    fn write(&self) -> Value {
-        Value::Uint(*self)
+impl Put for u8 {
+    fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
+        cbor::put_uint(out, u64::from(*self));
+        Ok(())
     }
 }
 
 impl Field for u8 {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        u64::read(value)?.try_into().map_err(|_| FieldFault::Range)
-    }
-
-    fn write(&self) -> Value {
-        Value::Uint(u64::from(*self))
+    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+        u64::read(item, source)?.try_into().map_err(|_| FieldFault::Range)
     }
 }
 
 /// The texts `true` and `false`.
+impl Put for bool {
+    fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
+        put_word(out, if *self { "true" } else { "false" });
+        Ok(())
+    }
+}
+
 impl Field for bool {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        if is_text(&value, "true") {
-            Ok(true)
-        } else if is_text(&value, "false") {
-            Ok(false)
-        } else if matches!(value, Value::Text(_)) {
-            Err(FieldFault::Range)
-        } else {
-            Err(FieldFault::Type)
+    fn read(item: Item<'_>, _: &Bytes) -> Result<Self, FieldFault> {
+        match item {
+            Item::Text(b"true") => Ok(true),
+            Item::Text(b"false") => Ok(false),
+            Item::Text(_) => Err(FieldFault::Range),
+            _ => Err(FieldFault::Type),
         }
     }
+}
 
-    fn write(&self) -> Value {
-        key(if *self { "true" } else { "false" })
+/// A string as a value; `None` for anything else.
+fn string(item: Item<'_>, source: &Bytes) -> Option<Value> {
+    matches!(item, Item::Bytes(_) | Item::Text(_)).then(|| item.to_value(source))
+}
+
+impl Put for Bytes {
+    fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
+        cbor::put_bytes(out, self);
+        Ok(())
+    }
+
+    fn size(&self) -> usize {
+        9 + self.len()
     }
 }
 
 impl Field for Bytes {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        match value {
-            Value::Bytes(bytes) => Ok(bytes),
+    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+        match string(item, source) {
+            Some(Value::Bytes(bytes)) => Ok(bytes),
             _ => Err(FieldFault::Type),
         }
     }
+}
 
-    fn write(&self) -> Value {
-        Value::Bytes(self.clone())
+impl Put for Text {
+    fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
+        if self.0 == "undefined" {
+            return Err(FrameEncodeError::Undefined);
+        }
+        cbor::put_text(out, &self.0);
+        Ok(())
+    }
+
+    fn size(&self) -> usize {
+        9 + self.0.len()
     }
 }
 
 impl Field for Text {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        match value {
-            Value::Text(text) => Ok(Self(text)),
+    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+        match string(item, source) {
+            Some(Value::Text(text)) => Ok(Self(text)),
             _ => Err(FieldFault::Type),
         }
     }
+}
 
-    fn write(&self) -> Value {
-        Value::Text(self.0.clone())
+impl<const N: usize> Put for [u8; N] {
+    fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
+        cbor::put_bytes(out, self);
+        Ok(())
+    }
+
+    fn size(&self) -> usize {
+        9 + N
     }
 }
 
 impl<const N: usize> Field for [u8; N] {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        Bytes::read(value)?.as_ref().try_into().map_err(|_| FieldFault::Length)
+    fn read(item: Item<'_>, _: &Bytes) -> Result<Self, FieldFault> {
+        match item {
+            Item::Bytes(bytes) => bytes.try_into().map_err(|_| FieldFault::Length),
+            _ => Err(FieldFault::Type),
+        }
+    }
+}
+
+impl Put for NodeId {
+    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+        self.as_bytes().put(out, depth)
     }
 
-    fn write(&self) -> Value {
-        Value::bytes(self)
+    fn size(&self) -> usize {
+        9 + Self::LENGTH
     }
 }
 
 impl Field for NodeId {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        Field::read(value).map(Self::from_bytes)
+    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+        Field::read(item, source).map(Self::from_bytes)
+    }
+}
+
+impl Put for Map {
+    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+        check_entries(&self.0, depth)?;
+        Ok(det::put_map(&self.0, out, depth)?)
     }
 
-    fn write(&self) -> Value {
-        self.as_bytes().write()
+    fn size(&self) -> usize {
+        32 * (self.0.len() + 1)
     }
 }
 
 impl Field for Map {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        match value {
-            Value::Map(entries) => Ok(Self(entries)),
+    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+        match item {
+            Item::Map(_) => match item.to_value(source) {
+                Value::Map(entries) => Ok(Self(entries)),
+                _ => Err(FieldFault::Type),
+            },
             _ => Err(FieldFault::Type),
         }
-    }
-
-    fn write(&self) -> Value {
-        Value::Map(self.0.clone())
     }
 }
 
 /// Null stands for `None`, and so does a field that is not there.
-impl<F: Field> Field for Option<F> {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        match value {
-            Value::Null => Ok(None),
-            value => F::read(value).map(Some),
+impl<F: Field> Put for Option<F> {
+    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+        match self {
+            Some(field) => field.put(out, depth),
+            None => {
+                cbor::put_null(out);
+                Ok(())
+            }
         }
     }
 
-    fn write(&self) -> Value {
-        self.as_ref().map_or(Value::Null, F::write)
+    fn size(&self) -> usize {
+        self.as_ref().map_or(1, F::size)
+    }
+}
+
+impl<F: Field> Field for Option<F> {
+    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+        match item {
+            Item::Null => Ok(None),
+            item => F::read(item, source).map(Some),
+        }
     }
 
     fn absent() -> Result<Self, FieldFault> {
@@ -312,15 +480,23 @@ impl<F: Field> Field for Option<F> {
     }
 }
 
-impl<F: Field> Field for Vec<F> {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        match value {
-            Value::Array(elements) => elements.into_iter().map(F::read).collect(),
-            _ => Err(FieldFault::Type),
-        }
+impl<F: Field> Put for Vec<F> {
+    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+        let depth = deeper(depth)?;
+        cbor::put_array(out, self.len());
+        self.iter().try_for_each(|element| element.put(out, depth))
     }
 
-    fn write(&self) -> Value {
-        Value::Array(self.iter().map(F::write).collect())
+    fn size(&self) -> usize {
+        9 + self.iter().map(F::size).sum::<usize>()
+    }
+}
+
+impl<F: Field> Field for Vec<F> {
+    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+        match item {
+            Item::Array(nested) => nested.elements().map(|element| F::read(element, source)).collect(),
+            _ => Err(FieldFault::Type),
+        }
     }
 }

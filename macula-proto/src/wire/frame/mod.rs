@@ -24,6 +24,7 @@ mod body;
 mod encode;
 mod field;
 mod parser;
+mod plan;
 mod raw;
 mod types;
 

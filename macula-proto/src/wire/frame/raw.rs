@@ -13,12 +13,19 @@ use super::{
 };
 use crate::{
     identity::{Domain, Identity, PublicKey, SIGNATURE_LENGTH},
-    wire::{DecodeError, DecodeErrorKind, DecodeLimits, Value, cbor::det, framing::PREFIX},
+    wire::{
+        DecodeError, DecodeErrorKind, DecodeLimits, Value,
+        cbor::det::{self, Item},
+        framing::PREFIX,
+    },
 };
 
 /// Payloads of up to this many bytes are copied out of the buffer they came in, so that a small frame that somebody keeps does
 /// not keep a receive buffer of 64 KiB alive.
 const COPY_UP_TO: usize = 1024;
+
+/// Room for the entries of a frame as they are sent: more is made for others.
+const USUAL_ENTRIES: usize = 20;
 
 /// The exact bytes of a frame.
 ///
@@ -82,50 +89,50 @@ impl DecodedFrame {
         } else {
             payload
         };
-        let ranges = det::entry_ranges(&payload, limits)?;
-        let entries = ranges.len();
-        let mut fields = Vec::with_capacity(entries);
+        let mut fields = Taker::new(&payload, USUAL_ENTRIES);
+        let mut entries = 0;
         let mut signature = Signed::No;
-        for range in ranges {
-            if is_text(&range.key, "signature") {
-                let entry = range.key_range.start..range.value_range.end;
-                signature = match <[u8; SIGNATURE_LENGTH]>::read(range.value) {
-                    Ok(signature) => Signed::Yes { entry, signature },
-                    Err(_) => Signed::Malformed,
-                };
-            } else if matches!(range.key, Value::Text(_)) {
-                fields.push((range.key, range.value));
-            } else {
+        let mut odd_key = None;
+        det::for_each_entry(&payload, limits, |key, value, key_range, value_range| {
+            entries += 1;
+            match key {
+                Item::Text(b"signature") => {
+                    let entry = key_range.start..value_range.end;
+                    signature = match <[u8; SIGNATURE_LENGTH]>::read(value, &payload) {
+                        Ok(signature) => Signed::Yes { entry, signature },
+                        Err(_) => Signed::Malformed,
+                    };
+                }
+                Item::Text(_) => fields.add(key, value),
                 // Deployed peers read a byte string as the text of these bytes and null as `null`: another frame than this.
-                return Err(DecodeError::new(DecodeErrorKind::Unsupported, range.key_range.start));
+                _ => odd_key = odd_key.or(Some(key_range.start)),
             }
+        })?;
+        if let Some(at) = odd_key {
+            return Err(DecodeError::new(DecodeErrorKind::Unsupported, at));
         }
+        let frame = typed(&mut fields).unwrap_or_else(|fault| unfit(&mut fields, fault));
         let raw = RawFrame {
             payload,
             entries,
             signature,
-        };
-        let frame = match typed(fields) {
-            Ok(frame) => frame,
-            Err(fault) => unfit(raw.fields(limits), fault),
         };
         Ok(Self { raw, frame })
     }
 }
 
 /// The frame that these fields are.
-fn typed(fields: Vec<(Value, Value)>) -> Result<Frame, FieldError> {
-    let mut fields = Taker::new(fields);
+fn typed(fields: &mut Taker<'_>) -> Result<Frame, FieldError> {
     let header = Header {
-        version: fields.take("version")?,
-        frame_id: fields.take("frame_id")?,
-        sent_at_ms: fields.take("sent_at_ms")?,
-        capabilities: fields.take("capabilities")?,
+        version: fields.take("version", 0)?,
+        frame_id: fields.take("frame_id", 0)?,
+        sent_at_ms: fields.take("sent_at_ms", 0)?,
+        capabilities: fields.take("capabilities", 0)?,
     };
-    let frame_type: Text = fields.take("frame_type")?;
-    let Some(body) = Body::read(&frame_type, &mut fields) else {
+    let frame_type = fields.take_text("frame_type")?;
+    let Some(body) = Body::read(frame_type, fields) else {
         let body = Body::Unknown(Unknown {
-            frame_type: Some(frame_type),
+            frame_type: Some(Text::from_bytes(Bytes::copy_from_slice(frame_type))),
             fields: fields.rest(),
             fault: None,
         });
@@ -133,35 +140,26 @@ fn typed(fields: Vec<(Value, Value)>) -> Result<Frame, FieldError> {
         return Ok(Frame { header, body, extra });
     };
     let body = body?;
-    let mut extra = fields.rest();
-    let unused = |key: &Value| {
-        ["realm", "call_id", "source_route"]
-            .iter()
-            .any(|name| is_text(key, name))
+    let unused = |key: Item<'_>, value: Item<'_>| {
+        matches!(value, Item::Null) && matches!(key, Item::Text(b"realm" | b"call_id" | b"source_route"))
     };
-    extra.retain(|(key, value)| !(value.is_null() && unused(key)));
+    let extra = fields.rest_but(unused);
     Ok(Frame { header, body, extra })
 }
 
 /// A frame whose fields do not fit, with all of them.
-fn unfit(fields: Vec<(Value, Value)>, fault: FieldError) -> Frame {
-    fn take<F: Field>(fields: &mut Vec<(Value, Value)>, name: &str) -> Option<F> {
-        let at = fields.iter().position(|(key, _)| is_text(key, name))?;
-        let read = F::read(fields.get(at)?.1.clone()).ok()?;
-        fields.remove(at);
-        Some(read)
-    }
-    let mut fields = fields;
+fn unfit(fields: &mut Taker<'_>, fault: FieldError) -> Frame {
+    fields.reset();
     let header = Header {
-        version: take(&mut fields, "version").unwrap_or_default(),
-        frame_id: take(&mut fields, "frame_id").unwrap_or(FrameId([0; 16])),
-        sent_at_ms: take(&mut fields, "sent_at_ms").unwrap_or_default(),
-        capabilities: take(&mut fields, "capabilities").unwrap_or_default(),
+        version: fields.take_fitting("version").unwrap_or_default(),
+        frame_id: fields.take_fitting("frame_id").unwrap_or(FrameId([0; 16])),
+        sent_at_ms: fields.take_fitting("sent_at_ms").unwrap_or_default(),
+        capabilities: fields.take_fitting("capabilities").unwrap_or_default(),
     };
-    let frame_type = take(&mut fields, "frame_type");
+    let frame_type = fields.take_fitting("frame_type");
     let body = Body::Unknown(Unknown {
         frame_type,
-        fields,
+        fields: fields.rest(),
         fault: Some(fault),
     });
     Frame {
@@ -294,11 +292,15 @@ impl RawFrame {
         let mut name = BytesMut::new();
         put_signature(&[0; SIGNATURE_LENGTH], &mut name);
         let name = name.get(..10).unwrap_or_default();
-        let ranges = det::entry_ranges(&self.payload, &DecodeLimits::DEFAULT).unwrap_or_default();
-        let smaller =
-            |range: &&det::EntryRange| self.payload.get(range.key_range.clone()).is_some_and(|key| key < name);
-        let last = ranges.iter().take_while(smaller).last();
-        last.map_or(head_length(self.entries), |range| range.value_range.end)
+        let mut at = head_length(self.entries);
+        let checked = det::for_each_entry(&self.payload, &DecodeLimits::DEFAULT, |_, _, key_range, value_range| {
+            let smaller = self.payload.get(key_range).is_some_and(|key| key < name);
+            if smaller {
+                at = value_range.end;
+            }
+        });
+        debug_assert!(checked.is_ok(), "a frame is a canonical map");
+        at
     }
 
     /// The entries of its map in the order of the wire, without its signature.
@@ -314,7 +316,5 @@ impl RawFrame {
 
 /// Length of the shortest head of a map with this many entries.
 fn head_length(entries: usize) -> usize {
-    let mut head = BytesMut::new();
-    det::map_head(entries, &mut head);
-    head.len()
+    det::map_head_length(entries)
 }

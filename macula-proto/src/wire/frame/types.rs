@@ -2,14 +2,23 @@
 
 use std::fmt;
 
+use bytes::{Bytes, BytesMut};
+
 use super::{
-    encode::{Canonical, FrameEncodeError},
-    field::{Field, FieldFault, Map, Taker, key},
+    encode::{Canonical, FrameEncodeError, Slot, rank, text},
+    field::{Field, FieldFault, Map, Put, Taker, deeper, put_word},
+    plan::SIGNATURE,
     raw::VerifyError,
 };
 use crate::{
     identity::{Domain, Identity, NodeId, PublicKey},
-    wire::{DecodeLimits, Value, cbor::det},
+    wire::{
+        DecodeLimits, EncodeError, Value,
+        cbor::{
+            self,
+            det::{self, Item},
+        },
+    },
 };
 
 macro_rules! byte_id {
@@ -37,13 +46,19 @@ macro_rules! byte_id {
             }
         }
 
-        impl Field for $name {
-            fn read(value: Value) -> Result<Self, FieldFault> {
-                Field::read(value).map(Self)
+        impl Put for $name {
+            fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+                self.0.put(out, depth)
             }
 
-            fn write(&self) -> Value {
-                self.0.write()
+            fn size(&self) -> usize {
+                self.0.size()
+            }
+        }
+
+        impl Field for $name {
+            fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+                Field::read(item, source).map(Self)
             }
         }
     };
@@ -111,17 +126,24 @@ macro_rules! texts {
             }
         }
 
+        impl Put for $name {
+            fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
+                put_word(out, self.as_str());
+                Ok(())
+            }
+
+            fn size(&self) -> usize {
+                9 + self.as_str().len()
+            }
+        }
+
         impl Field for $name {
-            fn read(value: Value) -> Result<Self, FieldFault> {
-                let Value::Text(text) = value else {
+            fn read(item: Item<'_>, _: &Bytes) -> Result<Self, FieldFault> {
+                let Item::Text(text) = item else {
                     return Err(FieldFault::Type);
                 };
                 let found = Self::ALL.iter().find(|known| known.as_str().as_bytes() == text);
                 found.copied().ok_or(FieldFault::Range)
-            }
-
-            fn write(&self) -> Value {
-                key(self.as_str())
             }
         }
     };
@@ -199,21 +221,61 @@ macro_rules! structure {
             pub extra: Vec<(Value, Value)>,
         }
 
-        impl Field for $name {
-            fn read(value: Value) -> Result<Self, FieldFault> {
-                let Map(entries) = Field::read(value)?;
-                let mut taker = Taker::new(entries);
-                $(let $field = taker.take(stringify!($field)).map_err(|error| error.fault)?;)+
-                Ok(Self { $($field,)+ extra: taker.rest() })
+        impl $name {
+            /// All entries, the fields first.
+            fn entries(&self) -> Result<Vec<(&[u8], &dyn Put)>, FrameEncodeError> {
+                let mut entries: Vec<(&[u8], &dyn Put)> =
+                    vec![$((stringify!($field).as_bytes(), &self.$field as &dyn Put),)+];
+                for (name, value) in &self.extra {
+                    entries.push((text(name)?, value));
+                }
+                Ok(entries)
+            }
+        }
+
+        impl Put for $name {
+            fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+                put_structure(self.entries()?, out, depth)
             }
 
-            fn write(&self) -> Value {
-                let mut entries = vec![$((key(stringify!($field)), self.$field.write()),)+];
-                entries.extend_from_slice(&self.extra);
-                Value::Map(entries)
+            fn size(&self) -> usize {
+                32 + $(stringify!($field).len() + self.$field.size() +)+ 32 * self.extra.len()
+            }
+        }
+
+        impl Field for $name {
+            fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+                let Item::Map(entries) = item else {
+                    return Err(FieldFault::Type);
+                };
+                let mut taker = Taker::new(source, 0);
+                entries.entries().for_each(|(key, value)| taker.add(key, value));
+                $(let $field = taker.take(stringify!($field), 0).map_err(|error| error.fault)?;)+
+                Ok(Self { $($field,)+ extra: taker.rest() })
             }
         }
     };
+}
+
+fn put_structure(
+    mut entries: Vec<(&[u8], &dyn Put)>,
+    out: &mut BytesMut,
+    depth: usize,
+) -> Result<(), FrameEncodeError> {
+    let depth = deeper(depth)?;
+    entries.sort_by(|(a, _), (b, _)| rank(a).cmp(&rank(b)));
+    if entries
+        .windows(2)
+        .any(|pair| matches!(pair, [(a, _), (b, _)] if a == b))
+    {
+        return Err(EncodeError::DuplicateKey.into());
+    }
+    cbor::put_map(out, entries.len());
+    for (name, value) in entries {
+        cbor::put_text(out, name);
+        value.put(out, depth)?;
+    }
+    Ok(())
 }
 
 structure!(
@@ -277,8 +339,8 @@ impl SwimUpdate {
     /// # Errors
     /// [`FrameEncodeError`] if `extra` holds what cannot be written.
     pub fn sign(&mut self, identity: &Identity) -> Result<(), FrameEncodeError> {
-        let input = self.canonical()?.signing_input(Domain::SwimUpdate);
-        self.signature = Some(Signature(identity.sign_raw(&input)));
+        let (_, _, signature) = self.canonical(Slot::None)?.sign(Domain::SwimUpdate, identity);
+        self.signature = Some(Signature(signature));
         Ok(())
     }
 
@@ -289,7 +351,7 @@ impl SwimUpdate {
     pub fn verify(&self) -> Result<(), VerifyError> {
         let signature = self.signature.ok_or(VerifyError::Unsigned)?;
         let key = PublicKey::new(&self.by).ok_or(VerifyError::Bad)?;
-        let canonical = self.canonical().map_err(|_| VerifyError::Bad)?;
+        let canonical = self.canonical(Slot::None).map_err(|_| VerifyError::Bad)?;
         let input = canonical.signing_input(Domain::SwimUpdate);
         key.verify_raw(&input, &signature.0).map_err(|_| VerifyError::Bad)
     }
@@ -298,28 +360,25 @@ impl SwimUpdate {
     ///
     /// # Errors
     /// The fault of the first field that does not fit; [`FieldFault::Type`] for bytes that are no canonical map.
-    pub fn decode(bytes: &bytes::Bytes, limits: &DecodeLimits) -> Result<Self, FieldFault> {
-        Field::read(det::decode(bytes, limits).map_err(|_| FieldFault::Type)?)
+    pub fn decode(bytes: &Bytes, limits: &DecodeLimits) -> Result<Self, FieldFault> {
+        Field::read(det::check(bytes, limits).map_err(|_| FieldFault::Type)?, bytes)
     }
 
     /// The update as one canonical map, as records and lone updates are stored.
     ///
     /// # Errors
     /// [`FrameEncodeError`] if `extra` holds what cannot be written.
-    pub fn encode(&self) -> Result<bytes::Bytes, FrameEncodeError> {
-        let canonical = self.canonical()?;
+    pub fn encode(&self) -> Result<Bytes, FrameEncodeError> {
         Ok(match self.signature {
-            Some(signature) => canonical.signed(&signature.0).0,
-            None => canonical.unsigned(),
+            Some(signature) => self.canonical(Slot::Filled)?.with_signature(&signature.0),
+            None => self.canonical(Slot::None)?.into_payload(),
         })
     }
 
-    fn canonical(&self) -> Result<Canonical, FrameEncodeError> {
-        let Value::Map(mut entries) = self.write() else {
-            return Canonical::new(Vec::new());
-        };
-        entries.retain(|(name, _)| *name != key("signature"));
-        Canonical::new(entries)
+    fn canonical(&self, slot: Slot) -> Result<Canonical, FrameEncodeError> {
+        let mut entries = self.entries()?;
+        entries.retain(|(name, _)| *name != SIGNATURE.as_bytes());
+        Canonical::new(entries, slot)
     }
 }
 
@@ -333,13 +392,15 @@ impl Default for Priority {
     }
 }
 
-impl Field for Priority {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        Field::read(value).map(Self)
+impl Put for Priority {
+    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+        self.0.put(out, depth)
     }
+}
 
-    fn write(&self) -> Value {
-        self.0.write()
+impl Field for Priority {
+    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+        Field::read(item, source).map(Self)
     }
 
     fn absent() -> Result<Self, FieldFault> {
@@ -356,20 +417,32 @@ pub enum Manifest {
     NotFound,
 }
 
-impl Field for Manifest {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        match value {
-            Value::Map(entries) => Ok(Self::Found(Map(entries))),
-            Value::Text(text) if text == "not_found" => Ok(Self::NotFound),
-            Value::Text(_) => Err(FieldFault::Range),
-            _ => Err(FieldFault::Type),
+impl Put for Manifest {
+    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+        match self {
+            Self::Found(map) => map.put(out, depth),
+            Self::NotFound => {
+                put_word(out, "not_found");
+                Ok(())
+            }
         }
     }
 
-    fn write(&self) -> Value {
+    fn size(&self) -> usize {
         match self {
-            Self::Found(map) => map.write(),
-            Self::NotFound => key("not_found"),
+            Self::Found(map) => map.size(),
+            Self::NotFound => 16,
+        }
+    }
+}
+
+impl Field for Manifest {
+    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+        match item {
+            Item::Map(_) => Field::read(item, source).map(Self::Found),
+            Item::Text(b"not_found") => Ok(Self::NotFound),
+            Item::Text(_) => Err(FieldFault::Range),
+            _ => Err(FieldFault::Type),
         }
     }
 }
@@ -438,12 +511,14 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-impl Field for ErrorCode {
-    fn read(value: Value) -> Result<Self, FieldFault> {
-        Field::read(value).map(Self)
+impl Put for ErrorCode {
+    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+        self.0.put(out, depth)
     }
+}
 
-    fn write(&self) -> Value {
-        self.0.write()
+impl Field for ErrorCode {
+    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+        Field::read(item, source).map(Self)
     }
 }

@@ -32,6 +32,7 @@ impl World {
             credentials: tls::self_signed().unwrap(),
             client_auth: ClientAuth::None,
             relay: RelayConfig::default(),
+            router: None,
         };
         let relay = Arc::new(Memory::default().relay(options).await.unwrap());
         let (drain_sender, drain) = mpsc::channel(1);

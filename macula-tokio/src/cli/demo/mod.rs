@@ -111,6 +111,7 @@ impl<B: Backend> Scene<B> {
             credentials,
             client_auth: ClientAuth::None,
             relay: RelayConfig::default(),
+            router: None,
         });
         let relay = Arc::new(relay.await.map_err(|error| Failure::failed("relay", error))?);
         let reports = relay.clone();

@@ -86,6 +86,7 @@ fn settings(directory: &Path) -> RelaySettings {
         takeover: Takeover::Replace,
         admin: Admin::At(directory.join("relay.sock")),
         metrics: Some(HostPort::new("127.0.0.1", 0)),
+        router: true,
         node_limits: NodeLimits::default(),
         max_handshakes: 10,
         drain_timeout: Duration::from_millis(50),

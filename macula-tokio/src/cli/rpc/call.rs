@@ -16,6 +16,7 @@ use macula_proto::{
 use tokio::time::{sleep, timeout};
 
 use super::{
+    FAREWELL,
     args::{CallArgs, ChunkArg},
     connect::{self, Link},
     events::RpcEvent,
@@ -165,17 +166,22 @@ impl Session {
         let control = call.control().clone();
         let writing = self.output.writing();
         let late = format!("{}: no end before the deadline", self.wanted.procedure);
-        let outcome = tokio::select! {
+        let given_up = tokio::select! {
             biased;
             () = signals.stop() => Err(Failure::failed("cancelled", "interrupted")),
-            outcome = self.work(call) => outcome,
+            outcome = self.work(call) => {
+                // If it is not over, nothing that it still does is wanted.
+                control.abort(Fault::cancelled());
+                return outcome;
+            }
             // Also where the output is what takes so long.
             () = at_deadline(args.deadline) => Err(Failure::Timeout(late)),
             outcome = writing.broken() => outcome,
         };
-        // One that is over stays as it is.
         control.abort(Fault::cancelled());
-        outcome
+        // The peer shall hear of that before it hears that the link is closed, which may overtake it.
+        let _ = timeout(FAREWELL, link.client.ping()).await;
+        given_up
     }
 
     async fn work(&mut self, call: Call) -> Outcome {

@@ -1,0 +1,212 @@
+//! Streaming RPC beside tonic over TLS and bare quinn streams.
+//!
+//! `cargo bench -p macula-tokio --bench rpc [-- --json] [--rounds N] [--only WORDS]`
+//!
+//! Client and server run in one process, each on a thread with a current-thread runtime, and one connection is between them.
+//!
+//! - *chunks*: the client sends so many chunks on one call, the server counts their bytes and answers with the sum. The time is from the
+//!   first chunk to the answer.
+//! - *unary, one by one*: 64 bytes there and back, the next call after the answer: the time of each.
+//! - *unary, 64 at a time*: calls per second.
+//!
+//! All use TLS 1.3 by rustls and ring with one self-signed certificate, and UDP datagrams of up to 1452 bytes where there are any. quinn's
+//! *call* is a bidirectional stream, 64 bytes each way with the end behind them; its *chunks* are writes of that size, without
+//! anything around them, and so have no boundaries. The contenders take turns; printed are medians over the rounds.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod ours;
+mod quinn_streams;
+mod tonic_calls;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::{Arguments, Result, median};
+use futures_lite::future::Boxed;
+use macula_tokio::tls::{Credentials, SelfSigned};
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+/// Calls under way at a time, where there are several.
+const AT_ONCE: usize = 64;
+
+/// The client's end of one connection.
+pub(crate) trait Client: Send {
+    /// Sends `count` chunks on one call; answers how many bytes the server has counted.
+    fn chunks(&self, chunk: Bytes, count: usize) -> Boxed<Result<u64>>;
+
+    /// One call with an answer as long as the question.
+    fn unary(&self, question: Bytes) -> Boxed<Result<usize>>;
+}
+
+/// A contender: its client, and the thread that this runs on.
+struct Contender {
+    name: &'static str,
+    runtime: Runtime,
+    client: Box<dyn Client>,
+}
+
+impl Contender {
+    fn new<F: Future<Output = Result<Box<dyn Client>>>>(
+        name: &'static str,
+        credentials: &Credentials,
+        start: fn(Credentials) -> F,
+    ) -> Result<Self> {
+        let runtime = runtime()?;
+        let client = runtime.block_on(start(credentials.clone()))?;
+        Ok(Self { name, runtime, client })
+    }
+}
+
+pub(crate) fn runtime() -> Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// What is measured.
+struct Case {
+    name: &'static str,
+    unit: &'static str,
+    /// Larger is better.
+    rate: bool,
+    run: fn(&Contender, bool) -> Result<f64>,
+}
+
+const CASES: [Case; 4] = [
+    Case {
+        name: "64-byte chunks",
+        unit: "chunks/s",
+        rate: true,
+        run: |contender, quick| chunks(contender, 64, if quick { 100 } else { 200_000 }),
+    },
+    Case {
+        name: "64 KiB chunks",
+        unit: "chunks/s",
+        rate: true,
+        run: |contender, quick| chunks(contender, 64 << 10, if quick { 10 } else { 4_000 }),
+    },
+    Case {
+        name: "unary, one by one",
+        unit: "us (median)",
+        rate: false,
+        run: |contender, quick| latency(contender, if quick { 10 } else { 3_000 }),
+    },
+    Case {
+        name: "unary, 64 at a time",
+        unit: "calls/s",
+        rate: true,
+        run: |contender, quick| throughput(contender, if quick { AT_ONCE } else { 20_000 }),
+    },
+];
+
+fn chunks(contender: &Contender, size: usize, count: usize) -> Result<f64> {
+    let chunk = Bytes::from(vec![0x5A; size]);
+    let started = Instant::now();
+    let counted = contender.runtime.block_on(contender.client.chunks(chunk, count))?;
+    let took = started.elapsed();
+    let sent = (size * count) as u64;
+    if counted != sent {
+        return Err(format!("{}: {counted} bytes arrived of {sent}", contender.name).into());
+    }
+    Ok(count as f64 / took.as_secs_f64())
+}
+
+fn latency(contender: &Contender, count: usize) -> Result<f64> {
+    let question = Bytes::from_static(&[0x5A; 64]);
+    let mut times: Vec<Duration> = Vec::with_capacity(count);
+    contender.runtime.block_on(async {
+        for _ in 0..count {
+            let started = Instant::now();
+            ask(contender, &question).await?;
+            times.push(started.elapsed());
+        }
+        Result::Ok(())
+    })?;
+    let micros: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e6).collect();
+    Ok(median(&micros))
+}
+
+fn throughput(contender: &Contender, count: usize) -> Result<f64> {
+    let question = Bytes::from_static(&[0x5A; 64]);
+    let started = Instant::now();
+    contender.runtime.block_on(async {
+        let lanes = (0..AT_ONCE).map(|_| async {
+            for _ in 0..count / AT_ONCE {
+                ask(contender, &question).await?;
+            }
+            Result::Ok(())
+        });
+        futures_util::future::try_join_all(lanes).await
+    })?;
+    let done = count / AT_ONCE * AT_ONCE;
+    Ok(done as f64 / started.elapsed().as_secs_f64())
+}
+
+async fn ask(contender: &Contender, question: &Bytes) -> Result<()> {
+    let answered = contender.client.unary(question.clone()).await?;
+    if answered == question.len() {
+        Ok(())
+    } else {
+        Err(format!("{}: {answered} bytes were answered", contender.name).into())
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::read();
+    let content = SelfSigned {
+        names: vec!["localhost".to_owned()],
+        ..SelfSigned::default()
+    };
+    let credentials = Credentials::self_signed(&macula_tokio::entropy()?, &content)?;
+    let contenders = [
+        Contender::new("tonic, TLS", &credentials, tonic_calls::start)?,
+        Contender::new("quinn streams", &credentials, quinn_streams::start)?,
+        Contender::new("ours, stream per call", &credentials, ours::per_call)?,
+        Contender::new("ours, shared stream", &credentials, ours::shared)?,
+        Contender::new("ours, signed frames", &credentials, ours::signed)?,
+    ];
+    if !arguments.json {
+        println!(
+            "RPC, one connection, a thread for each end, medians of {} rounds in turn.\n",
+            arguments.rounds
+        );
+    }
+    for case in CASES.iter().filter(|case| arguments.wants(case.name)) {
+        let mut figures = vec![Vec::new(); contenders.len()];
+        for round in 0..=arguments.rounds {
+            for (contender, figures) in contenders.iter().zip(&mut figures) {
+                // The first round warms up.
+                let figure = (case.run)(contender, arguments.quick || round == 0)?;
+                if round > 0 {
+                    figures.push(figure);
+                }
+            }
+        }
+        report(case, &contenders, &figures, &arguments);
+    }
+    Ok(())
+}
+
+fn report(case: &Case, contenders: &[Contender], figures: &[Vec<f64>], arguments: &Arguments) {
+    let medians: Vec<f64> = figures.iter().map(|figures| median(figures)).collect();
+    let [tonic, quinn, ..] = medians[..] else { return };
+    let ratio = |figure: f64, other: f64| if case.rate { figure / other } else { other / figure };
+    if !arguments.json {
+        println!("{:24} {:>9} {:>9} {:>14}", case.name, "to tonic", "to quinn", case.unit);
+    }
+    for ((contender, figure), all) in contenders.iter().zip(&medians).zip(figures) {
+        let (to_tonic, to_quinn) = (ratio(*figure, tonic), ratio(*figure, quinn));
+        if arguments.json {
+            let line = json!({
+                "case": case.name, "contender": contender.name, "unit": case.unit, "median": figure,
+                "times_tonic": to_tonic, "times_quinn": to_quinn, "rounds": arguments.rounds, "all_rounds": all,
+            });
+            println!("{line}");
+        } else {
+            println!("{:24} {to_tonic:8.2}x {to_quinn:8.2}x {figure:14.1}", contender.name);
+        }
+    }
+    if !arguments.json {
+        println!();
+    }
+}
