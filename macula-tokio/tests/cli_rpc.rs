@@ -243,6 +243,72 @@ fn through_a_tunnel_of_a_relay() {
     }
 }
 
+#[test]
+fn through_a_router() {
+    let (directory, large) = files();
+    let start = |at: &str, certificate: &str| {
+        let relay = Macula::start(&format!("relay {certificate} --listen {at} --no-admin"));
+        let at = text(&relay.wait("listening"), "addr").to_owned();
+        (relay, at)
+    };
+    let credentials = Credentials::self_signed(&entropy().unwrap(), &SelfSigned::default()).unwrap();
+    let pin = credentials.pin().to_string();
+    let pem = directory.path().join("relay.pem");
+    fs::write(&pem, credentials.to_pem()).expect("a file");
+    let certificate = format!("--cert {0} --key {0}", pem.display());
+    let (relay, at) = start("127.0.0.1:0", &certificate);
+    let prefix = ["--prefix", "acme/demo/alice/tools", "--exec", "upper=tr a-z A-Z"];
+    let serve = [
+        "rpc",
+        "serve",
+        "--router",
+        &at,
+        "--pin",
+        &pin,
+        "--root",
+        shown(directory.path()),
+    ];
+    let server = Macula::start_words(&[&serve[..], &prefix].concat());
+    let registered = server.wait("registered");
+    assert_eq!(
+        (text(&registered, "router"), &registered["procedures"]),
+        (&*at, &json!(10))
+    );
+    let through = ["--router", &*at, "--pin", &pin];
+    let upper = [&through[..], &["acme/demo/alice/tools/upper_v1"]].concat();
+    // What was registered arrives before what is called later, but on another connection.
+    let end = Instant::now() + SOON;
+    while call(&upper, b"x").code != Some(0) {
+        assert!(Instant::now() < end, "nothing is registered");
+    }
+    all_built_in(|words, input| call(&[words, &through].concat(), input), &large, false);
+    // The provider writes MessagePack, so the router translates.
+    let in_cbor =
+        |words: &[&str], input: &[u8]| call(&[words, &through, &["--encoding", "cbor"]].concat(), input).good();
+    assert!(in_cbor(&["cat", "\"large\""], b"") == large);
+    assert_eq!(in_cbor(&["count", "{\"n\":2}"], b""), b"1\n2\n");
+    assert_eq!(in_cbor(&["sum", "--chunk", "json"], b"-1\n3"), b"2\n");
+    // A text is a byte string there, as it is for all deployed peers that write MessagePack.
+    assert_eq!(in_cbor(&["echo", "--chunk", "json"], b"[\"AB\",1]"), b"[\"4142\",1]\n");
+    assert_eq!(call(&upper, b"hello").good(), b"HELLO");
+
+    // A router that was started again knows nothing, until it is told again.
+    relay.signal("KILL");
+    drop(relay);
+    let (relay, _) = start(&at, &certificate);
+    server.wait("disconnected");
+    server.wait("registered");
+    while call(&upper, b"x").code != Some(0) {
+        assert!(Instant::now() < end + SOON, "nothing is registered again");
+    }
+    // A provider that goes takes its procedures along.
+    server.signal("TERM");
+    assert_eq!(server.end(), Some(0));
+    call(&upper, b"x").bad(1, "not_found");
+    relay.signal("TERM");
+    assert_eq!(relay.end(), Some(0));
+}
+
 // ----- events and ends ---------------------------------------------------------------------------------------------
 
 #[test]

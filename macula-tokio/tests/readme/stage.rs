@@ -181,7 +181,10 @@ impl Actor {
         let words: Vec<&str> = line.split_whitespace().collect();
         let stays = matches!(
             words[..],
-            ["macula", "relay" | "expose" | "forward", ..] | ["macula", "peer", "listen", ..] | ["macula", "rpc", "serve", ..] | ["erl", ..]
+            ["macula", "relay" | "expose" | "forward", ..]
+                | ["macula", "peer", "listen", ..]
+                | ["macula", "rpc", "serve", ..]
+                | ["erl", ..]
         );
         Self {
             name,
