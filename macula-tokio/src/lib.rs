@@ -82,6 +82,8 @@ mod pages {
     mod tokio {}
     #[doc = include_str!("../../docs/peering.md")]
     mod peering {}
+    #[doc = include_str!("../../docs/rpc.md")]
+    mod rpc {}
     #[doc = include_str!("../../docs/embedding.md")]
     mod embedding {}
 }

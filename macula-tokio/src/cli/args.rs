@@ -14,6 +14,7 @@ use super::{
     beam::args::BeamArgs,
     inspect::{Format, HexBytes},
     peer::args::PeerArgs,
+    rpc::args::RpcArgs,
     values::{self, HostPort},
 };
 
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Take peers or dial one, and exchange signed frames
     Peer(PeerArgs),
+    /// Offer procedures or call them, with streams of chunks in either or both directions
+    Rpc(RpcArgs),
     /// Make and show the key files that nodes are known by
     Key(KeyArgs),
     /// Look into captured bytes, or make bytes of what was looked at

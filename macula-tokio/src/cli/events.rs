@@ -1,6 +1,7 @@
 //! What the command tells on standard output.
 
 use std::{
+    borrow::Cow,
     fmt,
     io::{self, Write},
     sync::{
@@ -92,7 +93,7 @@ pub(crate) enum Event {
     /// Everything has ended.
     Drained,
     /// Something failed.
-    Error { kind: &'static str, message: String },
+    Error { kind: Cow<'static, str>, message: String },
     /// Events were not written because nobody read the earlier ones.
     EventsLost { count: u64 },
 }
@@ -265,9 +266,9 @@ impl Events {
         }
     }
 
-    pub(crate) fn error(&self, kind: &'static str, error: impl fmt::Display) {
+    pub(crate) fn error(&self, kind: impl Into<Cow<'static, str>>, error: impl fmt::Display) {
         self.tell(&Event::Error {
-            kind,
+            kind: kind.into(),
             message: error.to_string(),
         });
     }
@@ -443,7 +444,7 @@ pub(crate) mod tests {
             (Event::Drained, r#"{"event":"drained"}"#, "drained"),
             (
                 Event::Error {
-                    kind: "connect",
+                    kind: "connect".into(),
                     message: text("two\nlines \"quoted\""),
                 },
                 r#"{"event":"error","kind":"connect","message":"two\nlines \"quoted\""}"#,

@@ -23,6 +23,7 @@ mod peer;
 mod relay;
 mod report;
 mod router_report;
+mod rpc;
 mod scalar;
 mod settings;
 mod signals;
@@ -87,6 +88,7 @@ async fn run<B: Backend>(backend: &B, command: Command, events: &Events) -> Outc
         Command::Drain(args) => status::drain(args, events, signals).await,
         Command::Demo(args) => demo::run(backend, args, events, signals).await,
         Command::Peer(args) => peer::run(args.command, events, signals).await,
+        Command::Rpc(args) => rpc::run(args.command, events, signals).await,
         Command::Key(args) => key::run(args.command, events, signals).await,
         Command::Inspect(_) | Command::Completions(_) => Ok(()),
     }
@@ -98,7 +100,7 @@ fn end(outcome: Outcome, events: &Events) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     if events.is_json() {
-        events.error(failure.kind(), &failure);
+        events.error(failure.kind().to_owned(), &failure);
     }
     events.flush();
     match &failure {

@@ -151,32 +151,9 @@ impl NodeHandle for NetworkNode {
     async fn next_event(&self) -> Option<NodeEvent> {
         loop {
             let event = self.node.next_event().await?;
-            return Some(match event {
-                crate::NodeEvent::Dialling { relay } => NodeEvent::Dialling {
-                    relay: relay.to_string(),
-                },
-                crate::NodeEvent::Identified { relay } => NodeEvent::Identified {
-                    relay: relay.to_string(),
-                    name: self.node.name().clone(),
-                },
-                crate::NodeEvent::Down { relay, why, reason, .. } => NodeEvent::Down {
-                    relay: relay.to_string(),
-                    reason: match reason {
-                        Some(reason) => reason.to_string(),
-                        None => why.to_string(),
-                    },
-                },
-                crate::NodeEvent::Waiting {
-                    relay,
-                    duration,
-                    starved,
-                } => NodeEvent::Waiting {
-                    relay: relay.to_string(),
-                    duration,
-                    starved,
-                },
-                _ => continue,
-            });
+            if let Some(event) = node_event(event, self.node.name()) {
+                return Some(event);
+            }
         }
     }
 
@@ -217,6 +194,36 @@ impl TunnelHandle for Tunnel {
         let (send, recv) = Self::split(self);
         (recv, send)
     }
+}
+
+/// What the command tells of what happens to a node of this name, if anything.
+pub(crate) fn node_event(event: crate::NodeEvent, name: &Name) -> Option<NodeEvent> {
+    Some(match event {
+        crate::NodeEvent::Dialling { relay } => NodeEvent::Dialling {
+            relay: relay.to_string(),
+        },
+        crate::NodeEvent::Identified { relay } => NodeEvent::Identified {
+            relay: relay.to_string(),
+            name: name.clone(),
+        },
+        crate::NodeEvent::Down { relay, why, reason, .. } => NodeEvent::Down {
+            relay: relay.to_string(),
+            reason: match reason {
+                Some(reason) => reason.to_string(),
+                None => why.to_string(),
+            },
+        },
+        crate::NodeEvent::Waiting {
+            relay,
+            duration,
+            starved,
+        } => NodeEvent::Waiting {
+            relay: relay.to_string(),
+            duration,
+            starved,
+        },
+        _ => return None,
+    })
 }
 
 /// Binds the socket of a listener. On a system without IPv6 "every address" means every IPv4 address.

@@ -1,6 +1,6 @@
 //! How the command ends.
 
-use std::{fmt, process::ExitCode};
+use std::{borrow::Cow, fmt, process::ExitCode};
 
 /// Why a command did not do what it was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub(crate) enum Failure {
     /// The arguments, or a file of settings, cannot be meant: exit code 2.
     Usage(String),
     /// It was tried and did not work: exit code 1.
-    Failed { kind: &'static str, message: String },
+    Failed { kind: Cow<'static, str>, message: String },
     /// It took too long: exit code 3.
     Timeout(String),
 }
@@ -16,9 +16,9 @@ pub(crate) enum Failure {
 pub(crate) type Outcome = Result<(), Failure>;
 
 impl Failure {
-    pub(crate) fn failed(kind: &'static str, error: impl fmt::Display) -> Self {
+    pub(crate) fn failed(kind: impl Into<Cow<'static, str>>, error: impl fmt::Display) -> Self {
         Self::Failed {
-            kind,
+            kind: kind.into(),
             message: error.to_string(),
         }
     }
@@ -32,7 +32,7 @@ impl Failure {
     }
 
     /// What the event `error` calls it.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &str {
         match self {
             Self::Usage(_) => "usage",
             Self::Failed { kind, .. } => kind,

@@ -11,12 +11,13 @@ use super::{
 };
 use macula_proto::tunnel::relay::NodeLimits;
 
-const PAGES: [(&str, &str); 6] = [
+const PAGES: [(&str, &str); 7] = [
     ("README.md", include_str!("../../../README.md")),
     ("docs/beam.md", include_str!("../../../docs/beam.md")),
     ("docs/embedding.md", include_str!("../../../docs/embedding.md")),
     ("docs/peering.md", include_str!("../../../docs/peering.md")),
     ("docs/relay.md", include_str!("../../../docs/relay.md")),
+    ("docs/rpc.md", include_str!("../../../docs/rpc.md")),
     ("docs/tokio.md", include_str!("../../../docs/tokio.md")),
 ];
 
@@ -42,6 +43,28 @@ fn command_lines(page: &str) -> Vec<String> {
     lines
 }
 
+/// The arguments of a command in a shell, up to what is done with its output. Single quotes are the only ones on the pages.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    for (number, part) in line.split('\'').enumerate() {
+        if number % 2 == 1 {
+            words.last_mut().expect("a word").push_str(part);
+            continue;
+        }
+        let mut pieces = part.split(' ');
+        words
+            .last_mut()
+            .expect("a word")
+            .push_str(pieces.next().unwrap_or_default());
+        words.extend(pieces.map(str::to_owned));
+    }
+    let redirected = |word: &String| matches!(&**word, "<" | ">" | "|");
+    let ours = words.iter().position(redirected).unwrap_or(words.len());
+    words.truncate(ours);
+    words.retain(|word| !word.is_empty());
+    words
+}
+
 /// Whether a line is no more than the name of a subcommand, with at most an option behind it.
 fn bare(line: &str) -> bool {
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -65,7 +88,7 @@ fn every_command_line_is_understood() {
         for line in command_lines(text) {
             let hex = "ab".repeat(32);
             let line = line.replace("PIN", &hex).replace("NODE_ID", &hex);
-            match Cli::try_parse_from(line.split_whitespace()) {
+            match Cli::try_parse_from(words(&line)) {
                 Ok(Cli {
                     command: Command::Relay(args),
                     ..

@@ -22,8 +22,13 @@ pub(crate) struct Macula {
 
 impl Macula {
     pub(crate) fn start(line: &str) -> Self {
+        Self::start_words(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// The same where words have spaces in them.
+    pub(crate) fn start_words(words: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_macula"))
-            .args(line.split_whitespace())
+            .args(words)
             .arg("--json")
             .env_remove("RUST_LOG")
             .stdin(Stdio::piped())

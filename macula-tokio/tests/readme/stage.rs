@@ -59,6 +59,10 @@ impl Stage {
             ("[::]:4433", peer.clone()),
             ("alice.example", peer.clone()),
             ("macula peer listen ", format!("macula peer listen --listen {peer} ")),
+            (
+                "macula rpc serve --self-signed",
+                format!("macula rpc serve --listen {peer} --self-signed"),
+            ),
             ("localhost:8000", forward),
             ("localhost:8080", service),
             ("127.0.0.1:9434", metrics),
@@ -189,7 +193,10 @@ impl Actor {
         let words: Vec<&str> = line.split_whitespace().collect();
         let stays = matches!(
             words[..],
-            ["macula", "relay" | "expose" | "forward" | "beam", ..] | ["macula", "peer", "listen", ..] | ["erl", ..]
+            ["macula", "relay" | "expose" | "forward" | "beam", ..]
+                | ["macula", "peer", "listen", ..]
+                | ["macula", "rpc", "serve", ..]
+                | ["erl", ..]
         );
         Self {
             name,

@@ -22,7 +22,7 @@ use super::{
 use crate::key_file;
 
 /// What GOODBYE says when there is nothing wrong.
-const LEAVING: Text = Text::from_static("operator_stop");
+pub(super) const LEAVING: Text = Text::from_static("operator_stop");
 
 pub(crate) async fn run(command: PeerCommand, events: &Events, signals: &mut Signals) -> Outcome {
     match command {
@@ -33,13 +33,7 @@ pub(crate) async fn run(command: PeerCommand, events: &Events, signals: &mut Sig
 
 /// Who this node is and whom it takes; says so.
 fn peering(args: &PeerNodeArgs, events: &Events) -> Result<PeeringConfig, Failure> {
-    let identity = match &args.identity {
-        Some(path) => load(path)?,
-        None => {
-            let entropy = crate::entropy().map_err(|error| Failure::failed("entropy", error))?;
-            Identity::generate(&mut Rng::from_entropy(entropy))
-        }
-    };
+    let identity = identity(args.identity.as_deref())?;
     let event = PeerEvent::Identity {
         node_id: identity.node_id().to_string(),
         fresh: args.identity.is_none(),
@@ -53,7 +47,12 @@ fn peering(args: &PeerNodeArgs, events: &Events) -> Result<PeeringConfig, Failur
     Ok(config)
 }
 
-fn load(path: &Path) -> Result<Identity, Failure> {
+/// That of a key file, or a new one.
+pub(super) fn identity(file: Option<&Path>) -> Result<Identity, Failure> {
+    let Some(path) = file else {
+        let entropy = crate::entropy().map_err(|error| Failure::failed("entropy", error))?;
+        return Ok(Identity::generate(&mut Rng::from_entropy(entropy)));
+    };
     key_file::load(path).map_err(|error| Failure::failed("key", format_args!("{}: {error}", path.display())))
 }
 
