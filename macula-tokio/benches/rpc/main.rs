@@ -9,6 +9,9 @@
 //! - *unary, one by one*: 64 bytes there and back, the next call after the answer: the time of each.
 //! - *unary, 64 at a time*: calls per second.
 //!
+//! tonic takes the chunks of a call from a stream. A program that has them one by one puts a channel before it, as here; *all at once* is
+//! without one, from an iterator, which lets tonic pack hundreds of small chunks into one piece before anything is sent.
+//!
 //! All use TLS 1.3 by rustls and ring with one self-signed certificate, and UDP datagrams of up to 1452 bytes where there are any. quinn's
 //! *call* is a bidirectional stream, 64 bytes each way with the end behind them; its *chunks* are writes of that size, without
 //! anything around them, and so have no boundaries. The contenders take turns; printed are medians over the rounds.
@@ -159,7 +162,8 @@ fn main() -> Result<()> {
     };
     let credentials = Credentials::self_signed(&macula_tokio::entropy()?, &content)?;
     let contenders = [
-        Contender::new("tonic, TLS", &credentials, tonic_calls::start)?,
+        Contender::new("tonic, TLS", &credentials, tonic_calls::one_by_one)?,
+        Contender::new("tonic, TLS, all at once", &credentials, tonic_calls::at_once)?,
         Contender::new("quinn streams", &credentials, quinn_streams::start)?,
         Contender::new("ours, stream per call", &credentials, ours::per_call)?,
         Contender::new("ours, shared stream", &credentials, ours::shared)?,
@@ -189,7 +193,7 @@ fn main() -> Result<()> {
 
 fn report(case: &Case, contenders: &[Contender], figures: &[Vec<f64>], arguments: &Arguments) {
     let medians: Vec<f64> = figures.iter().map(|figures| median(figures)).collect();
-    let [tonic, quinn, ..] = medians[..] else { return };
+    let [tonic, _, quinn, ..] = medians[..] else { return };
     let ratio = |figure: f64, other: f64| if case.rate { figure / other } else { other / figure };
     if !arguments.json {
         println!("{:24} {:>9} {:>9} {:>14}", case.name, "to tonic", "to quinn", case.unit);

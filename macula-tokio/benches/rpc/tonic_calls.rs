@@ -118,9 +118,20 @@ impl Service<http::Request<Body>> for Bench {
 
 struct Calls {
     channel: Channel,
+    /// Chunks come from an iterator that always has the next, so that many are packed into one piece.
+    at_once: bool,
 }
 
-pub(crate) async fn start(credentials: Credentials) -> Result<Box<dyn Client>> {
+/// Chunks are handed over one by one, as a program does that has them one by one.
+pub(crate) async fn one_by_one(credentials: Credentials) -> Result<Box<dyn Client>> {
+    start(credentials, false).await
+}
+
+pub(crate) async fn at_once(credentials: Credentials) -> Result<Box<dyn Client>> {
+    start(credentials, true).await
+}
+
+async fn start(credentials: Credentials, at_once: bool) -> Result<Box<dyn Client>> {
     let (tell, told) = std::sync::mpsc::channel();
     let certificate = credentials.chain_to_pem();
     let identity = Identity::from_pem(&certificate, credentials.key_to_pem().as_bytes());
@@ -145,17 +156,35 @@ pub(crate) async fn start(credentials: Credentials) -> Result<Box<dyn Client>> {
         .tcp_nodelay(true)
         .connect()
         .await?;
-    Ok(Box::new(Calls { channel }))
+    Ok(Box::new(Calls { channel, at_once }))
 }
 
 impl Client for Calls {
     fn chunks(&self, chunk: Bytes, count: usize) -> Boxed<Result<u64>> {
         let mut grpc = Grpc::new(self.channel.clone());
+        let at_once = self.at_once;
         Box::pin(async move {
             grpc.ready().await?;
-            let chunks = stream::repeat(chunk).take(count);
+            let (sender, receiver) = tokio::sync::mpsc::channel(1024);
+            let source: stream::Boxed<Bytes> = if at_once {
+                Box::pin(stream::repeat(chunk.clone()).take(count))
+            } else {
+                Box::pin(stream::unfold(receiver, |mut receiver| async move {
+                    receiver.recv().await.map(|chunk| (chunk, receiver))
+                }))
+            };
             let path = PathAndQuery::from_static("/bench/sink");
-            let answer: Response<Bytes> = grpc.client_streaming(Request::new(chunks), path, Plain).await?;
+            let answer = grpc.client_streaming(Request::new(source), path, Plain);
+            let feeding = async {
+                for _ in 0..if at_once { 0 } else { count } {
+                    if sender.send(chunk.clone()).await.is_err() {
+                        break;
+                    }
+                }
+                drop(sender);
+            };
+            let (answer, ()) = futures_lite::future::zip(answer, feeding).await;
+            let answer: Response<Bytes> = answer?;
             Ok(u64::from_be_bytes(answer.into_inner().as_ref().try_into()?))
         })
     }

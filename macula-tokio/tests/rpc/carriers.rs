@@ -48,7 +48,9 @@ pub(crate) fn listen() -> (Endpoint, Pin) {
     let pin = credentials.pin();
     let tls = ServerTls::new(credentials).alpn([alpn::MACULA]);
     let tls = tls.build(endpoint.clock()).unwrap();
-    endpoint.listen(ListenConfig::new(tls)).unwrap();
+    let mut listen = ListenConfig::new(tls);
+    listen.transport.max_bidi_streams = 16_384;
+    endpoint.listen(listen).unwrap();
     (endpoint, pin)
 }
 

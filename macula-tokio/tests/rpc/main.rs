@@ -1,6 +1,8 @@
 //! Calls over sockets: one suite, on everything that carries them, in both directions.
 
 mod carriers;
+mod heavy;
+mod many;
 mod serving;
 mod suite;
 
