@@ -54,6 +54,8 @@ const BACKLOG: usize = 1024;
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
 /// How often a router is asked whether it is still there when nothing comes from it.
 const PING: Duration = Duration::from_secs(30);
+/// How often something is sent to it in any case.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(args: ServeArgs, events: &Events, signals: &mut Signals) -> Outcome {
     let place = Place::of(&args)?;
@@ -379,6 +381,9 @@ async fn at_router(
     let endpoint = Endpoint::bind_any(Options::default()).map_err(|error| Failure::failed("node", error))?;
     let mut dial = connect::dial(&endpoint, &args.trust, alpn::MACULA)?;
     dial.transport.max_bidi_streams = MAX_CALLS as u64;
+    // Callers miss a provider whose router was started again until it has noticed.
+    dial.transport.keep_alive = Some(KEEP_ALIVE);
+    dial.transport.idle_timeout = Some(PING);
     let mut config = link_config(args, &identity);
     config.ping_interval = Some(PING);
     config.target_relay = Bytes::copy_from_slice(router.to_string().as_bytes());
