@@ -14,6 +14,10 @@
 
 mod machine;
 mod types;
+mod view;
 
 pub use machine::Controller;
 pub use types::{Action, ControllerConfig, ControllerStats, EndReason, Event, LinkState, Purpose};
+
+#[cfg(test)]
+mod tests;

@@ -373,17 +373,21 @@ impl Users {
             return self.early.push(stream);
         }
         let full = self.streams.len() >= self.config.streams;
-        let acceptor = self.acceptors.pop_front().filter(|_| self.up);
-        self.acceptors.extend(acceptor);
+        let acceptor = if self.up && !full {
+            self.acceptors.pop_front()
+        } else {
+            None
+        };
         match acceptor {
-            Some(owner) if !full => {
+            Some(owner) => {
+                self.acceptors.push_back(owner);
                 self.insert(stream, owner, Priority::default());
                 self.stats.accepted += 1;
                 let (priority, event) = (Priority::default(), UserEvent::Accepted);
                 actions.push(Action::Prioritise { stream, priority });
                 actions.push(Action::Tell { owner, stream, event });
             }
-            _ => {
+            None => {
                 self.stats.refused += 1;
                 let code = if full { Code::LIMIT } else { Code::REFUSED };
                 actions.push(Action::Abort { stream, code });

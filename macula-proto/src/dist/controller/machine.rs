@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Action, ControllerConfig, ControllerStats, EndReason, Event, LinkState, Purpose};
+use super::{Action, ControllerConfig, EndReason, Event, Purpose};
 use crate::{
     Code, Now, Rng,
     deadlines::earliest,
@@ -11,7 +11,7 @@ use crate::{
         handshake::{self, Decision, Established, Failure, Handshake, Role},
         pool::{self, DataPool, SendError},
         streams::{Side, Slot, StreamClass},
-        user::{self, Owner, Priority, UserError, UserStream, Users},
+        user::Users,
     },
     wire::etf::Atom,
 };
@@ -28,18 +28,18 @@ const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 /// The controller of one connection. See the [module](super).
 #[derive(Debug)]
 pub struct Controller {
-    config: ControllerConfig,
-    side: Side,
-    state: State,
-    handshake: Handshake,
-    lane: ControlLane,
+    pub(super) config: ControllerConfig,
+    pub(super) side: Side,
+    pub(super) state: State,
+    pub(super) handshake: Handshake,
+    pub(super) lane: ControlLane,
     /// Messages of the handshake that were given to the lane.
     handshake_messages: u64,
-    pool: DataPool,
-    users: Users,
-    established: Option<Box<Established>>,
+    pub(super) pool: DataPool,
+    pub(super) users: Users,
+    pub(super) established: Option<Box<Established>>,
     /// What the owner calls the other node.
-    node: Option<Atom>,
+    pub(super) node: Option<Atom>,
     ticker: Ticker,
     /// Data streams of this side that are open.
     open: Vec<Slot>,
@@ -48,7 +48,7 @@ pub struct Controller {
 }
 
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     Connecting,
     Handshaking,
     Up,
@@ -58,7 +58,7 @@ enum State {
 
 /// A side that leaves.
 #[derive(Debug)]
-struct Leaving {
+pub(super) struct Leaving {
     reason: EndReason,
     code: Code,
     deadline: Instant,
@@ -227,105 +227,6 @@ impl Controller {
     /// Whether there is a message to take.
     pub fn has_messages(&self) -> bool {
         self.established.is_some() && self.pool.waiting() > 0
-    }
-
-    // ----- users ---------------------------------------------------------------------------------------------------
-
-    /// The streams of users, to look at.
-    pub fn users(&self) -> &Users {
-        &self.users
-    }
-
-    /// Runs an operation on the streams of users.
-    pub fn with_users<T>(
-        &mut self,
-        actions: &mut Vec<Action>,
-        run: impl FnOnce(&mut Users, &mut Vec<user::Action>) -> T,
-    ) -> T {
-        let mut out = Vec::new();
-        let result = run(&mut self.users, &mut out);
-        actions.extend(out.into_iter().map(Action::User));
-        result
-    }
-
-    /// The transport opened a stream for `owner`.
-    ///
-    /// # Errors
-    /// [`UserError`]: it cannot be used.
-    pub fn user_opened(
-        &mut self,
-        stream: u64,
-        owner: Owner,
-        priority: Priority,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), UserError> {
-        self.with_users(actions, |users, out| users.opened(stream, owner, priority, out))
-    }
-
-    /// All streams of users that are not over, by id.
-    pub fn user_streams(&self) -> impl Iterator<Item = UserStream> + '_ {
-        self.users.list()
-    }
-
-    // ----- what is there -------------------------------------------------------------------------------------------
-
-    /// Which end this is.
-    pub fn side(&self) -> Side {
-        self.side
-    }
-
-    /// How far it is.
-    pub fn state(&self) -> LinkState {
-        match self.state {
-            State::Connecting => LinkState::Connecting,
-            State::Handshaking => LinkState::Handshaking,
-            State::Up => LinkState::Up,
-            State::Leaving(_) => LinkState::Leaving,
-            State::Over => LinkState::Over,
-        }
-    }
-
-    /// The other node: what the owner [calls](Self::set_node) it, or else what it called itself, or whom this side dials.
-    pub fn node(&self) -> Option<&Atom> {
-        let dialled = match self.handshake.role() {
-            Role::Dialler { peer } => Some(peer),
-            Role::Acceptor => None,
-        };
-        self.node.as_ref().or(self.handshake.peer()).or(dialled)
-    }
-
-    /// Calls the other node by another name from now on. Nothing else changes.
-    pub fn set_node(&mut self, node: Atom) {
-        self.node = Some(node);
-    }
-
-    /// The outcome of the handshake, once it is complete.
-    pub fn established(&self) -> Option<&Established> {
-        self.established.as_deref()
-    }
-
-    /// Bytes of messages that were taken and not pulled yet, lengths included.
-    pub fn pending(&self) -> usize {
-        self.pool.pending()
-    }
-
-    /// Whether no more messages are taken because too much waits.
-    pub fn is_congested(&self) -> bool {
-        self.pool.is_congested()
-    }
-
-    /// Whether a tick waits to be written.
-    pub fn has_pending_tick(&self) -> bool {
-        self.lane.has_pending_tick()
-    }
-
-    /// What was done.
-    pub fn stats(&self) -> ControllerStats {
-        ControllerStats {
-            lane: self.lane.stats(),
-            pool: self.pool.stats(),
-            users: self.users.stats(),
-        }
     }
 
     // ----- streams -------------------------------------------------------------------------------------------------
