@@ -281,7 +281,8 @@ impl Endpoint {
     }
 
     /// Closes a connection in good order: takes no more messages, sends those that it has, and closes with `code` when all have
-    /// arrived, after [`drain`](ControllerConfig::drain) at the latest. [`DistEvent::Down`] follows.
+    /// arrived, after [`drain`](ControllerConfig::drain) at the latest. [`DistEvent::Down`] follows. Streams of users do not hold it
+    /// up: what they have not delivered by then is lost.
     pub fn dist_close(&mut self, now: Now, dist: DistId, code: Code) {
         self.with_dist(|role, cx| role.leave(cx, now, dist, code));
     }

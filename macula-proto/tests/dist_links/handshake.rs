@@ -175,3 +175,19 @@ fn a_node_that_comes_back_takes_the_place_of_its_earlier_connection() {
     let message = Bytes::from_static(b"back");
     assert_eq!(net.transfer((again, b), (0, new), &[(0, message.clone())]), [message]);
 }
+
+#[test]
+fn a_node_that_moves_stays_connected() {
+    let (mut net, a, b) = Net::linked(|_, _| {});
+    net.world.run_for(Duration::from_secs(1));
+    let moved = std::net::SocketAddr::from(([10, 0, 9, 9], 5555));
+    net.world.hosts[0].address = moved;
+    let message = Bytes::from_static(b"from elsewhere");
+    assert_eq!(net.transfer(a, b, &[(0, message.clone())]), [message]);
+    net.find(1, "the new address", |_, event| {
+        (*event == DistEvent::PathChanged(moved)).then_some(())
+    });
+    assert_eq!(net.world.hosts[1].endpoint.dist_info(b.1).unwrap().remote, moved);
+    net.world.run_for(Duration::from_secs(1));
+    talk(&mut net);
+}

@@ -285,6 +285,16 @@ impl DistRole {
             link.counted = true;
         }
         self.feed(cx, now, id, Event::Connected);
+        // With early data its streams can be there already.
+        let there = |number: &u64| {
+            let stream = StreamId::new(*number)?;
+            let mut connection = cx.quic.connection(conn).ok()?;
+            connection.stream(stream).is_ok().then_some(stream)
+        };
+        let early: Vec<StreamId> = [0, 4, 8, 12, 16].iter().filter_map(there).collect();
+        for stream in early {
+            self.stream_arrived(cx, now, id, stream);
+        }
     }
 
     fn link_event(&mut self, cx: &mut Cx<'_>, now: Now, id: DistId, event: quic::Event) {
