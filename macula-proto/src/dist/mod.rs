@@ -9,7 +9,9 @@
 //! pulled when there is room for them.
 
 pub mod control;
+pub mod controller;
 pub mod handshake;
 pub mod nodes;
 pub mod pool;
 pub mod streams;
+pub mod user;

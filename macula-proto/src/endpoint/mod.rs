@@ -12,11 +12,14 @@
 //! | dialled with [`connect_rpc`](Endpoint::connect_rpc) | its RPC session | [`Event::Rpc`] |
 //! | accepted, ALPN `macula`, after [`serve_rpc`](Endpoint::serve_rpc), first byte 1 | its RPC session | [`Event::Rpc`] |
 //! | accepted, ALPN `macula`, after [`serve_router`](Endpoint::serve_router), first byte 1 | the router machine | none |
+//! | dialled with [`connect_dist`](Endpoint::connect_dist) | its distribution controller | [`Event::Dist`] |
+//! | accepted, ALPN `erlang-dist`, after [`serve_dist`](Endpoint::serve_dist) | its distribution controller | [`Event::Dist`] |
 //! | all others | nobody | [`Event::Quic`] |
 
 mod address;
 mod bucket;
 mod client;
+mod dist;
 mod lane;
 mod peer;
 mod relay;
@@ -35,6 +38,9 @@ use bytes::BytesMut;
 
 pub use address::{DEFAULT_RELAY_PORT, ParseAddressError, RelayAddress};
 pub use client::{ClientConfigError, ClientEvent, ClientId, RelayClientConfig};
+pub use dist::{
+    DistConfig, DistConnectError, DistEnd, DistEvent, DistId, DistInfo, DistSendError, DistStat, DistStreamError,
+};
 pub use peer::{PeerEvent, PeerId, PeerInfo, PeerItem, PeerListenConfig, PeerServiceStats};
 pub use rpc::{IncomingCall, RpcEvent, RpcId, RpcInfo, UnknownLink};
 
@@ -52,6 +58,7 @@ use crate::{
     },
 };
 use client::ClientRole;
+use dist::DistRole;
 use peer::PeerRole;
 use relay::RelayRole;
 use router::RouterRole;
@@ -72,6 +79,7 @@ pub struct Endpoint {
     rpc: RpcRole,
     /// Of connections that turned out to be no peers.
     returned: VecDeque<quic::Event>,
+    dist: DistRole,
     clients: BTreeMap<ClientId, Client>,
     next_client: u64,
     /// Which node runs a connection.
@@ -113,6 +121,13 @@ pub enum Event {
     },
     /// On a call, or on a link that carries calls.
     Rpc(RpcEvent),
+    /// On a distribution connection of this endpoint.
+    Dist {
+        /// The connection.
+        dist: DistId,
+        /// What happened.
+        event: DistEvent,
+    },
 }
 
 /// There is no such node at this endpoint (any more).
@@ -146,6 +161,7 @@ impl Endpoint {
     fn compose(quic: quic::Endpoint, mut rng: Rng) -> Self {
         let peers = PeerRole::new(rng.fork());
         let rpc = RpcRole::new(rng.fork());
+        let dist = DistRole::new(rng.fork());
         Self {
             quic,
             rng,
@@ -154,6 +170,7 @@ impl Endpoint {
             peers,
             rpc,
             returned: VecDeque::new(),
+            dist,
             clients: BTreeMap::new(),
             next_client: 0,
             by_conn: HashMap::new(),
@@ -184,6 +201,7 @@ impl Endpoint {
         }
         self.with_peers(|peers, quic, out| peers.handle_timeout(quic, now, out));
         self.with_rpc(|rpc, cx| rpc.handle_timeout(cx, now));
+        self.with_dist(|dist, cx| dist.handle_timeout(cx, now));
     }
 
     /// Writes the next datagrams; see [`quic::Endpoint::poll_transmit`].
@@ -220,6 +238,9 @@ impl Endpoint {
             if self.with_rpc(|rpc, cx| rpc.run(cx, now)) {
                 continue;
             }
+            if self.with_dist(|dist, cx| dist.run(cx, now)) {
+                continue;
+            }
             let moved = self.with_relay(|relay, quic, out| relay.run(quic, now, out));
             if moved != Some(true) {
                 return None;
@@ -243,6 +264,7 @@ impl Endpoint {
         let mut machines = earliest(earliest(relay, router), self.deadlines.earliest());
         machines = earliest(machines, self.peers.poll_timeout());
         machines = earliest(machines, self.rpc.poll_timeout());
+        machines = earliest(machines, self.dist.poll_timeout());
         // A deadline set in the past is served at the next tick, never twice in the same one.
         if let (Some(at), Some(last)) = (machines, self.last_timeout) {
             machines = Some(at.max(last + Duration::from_micros(1)));
@@ -443,6 +465,10 @@ impl Endpoint {
         }
         if self.relay.as_ref().is_some_and(|relay| relay.runs(conn)) {
             self.with_relay(|relay, quic, out| relay.on_event(quic, now, &event, out));
+            return None;
+        }
+        if self.dist.takes(&event) {
+            self.with_dist(|dist, cx| dist.on_event(cx, now, event));
             return None;
         }
         if self.peers.takes(&event) {

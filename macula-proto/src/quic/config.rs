@@ -137,6 +137,17 @@ impl TransportConfig {
         }
     }
 
+    /// For both ends of an Erlang distribution connection: idle time-out 300 s, keep-alive 150 s, as on deployed nodes, and 4 MiB for
+    /// each stream.
+    pub fn dist() -> Self {
+        Self {
+            idle_timeout: Some(Duration::from_secs(300)),
+            keep_alive: Some(Duration::from_secs(150)),
+            stream_window: 4 << 20,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn to_quinn(&self, remote: IpAddr) -> Result<quinn_proto::TransportConfig, ConfigError> {
         let mut out = quinn_proto::TransportConfig::default();
         let idle = self

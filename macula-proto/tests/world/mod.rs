@@ -56,6 +56,14 @@ pub struct World {
     pub lose_every: Option<u64>,
     /// Every so many datagrams, one is late.
     pub delay_every: Option<u64>,
+    /// How long each datagram is on its way, unless it is late.
+    pub delay: Duration,
+    /// Bytes that each host can send in a second.
+    pub rate: Option<u64>,
+    /// How long a datagram may wait for those before it; others are lost.
+    pub queue: Duration,
+    /// Until when each host is busy with sending.
+    busy: BTreeMap<SocketAddr, Instant>,
     nodes: Vec<(String, usize, ClientId)>,
 }
 
@@ -71,6 +79,10 @@ impl World {
             sent: 0,
             lose_every: None,
             delay_every: None,
+            delay: DELAY,
+            rate: None,
+            queue: Duration::from_millis(100),
+            busy: BTreeMap::new(),
             nodes: Vec::new(),
         }
     }
@@ -158,7 +170,7 @@ impl World {
     }
 
     /// Runs until nothing is left to do at this moment, collecting events.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for index in 0..self.hosts.len() {
             if !self.hosts[index].alive {
                 continue;
@@ -196,8 +208,18 @@ impl World {
                     continue;
                 }
                 let late = self.delay_every.is_some_and(|every| self.sent.is_multiple_of(every));
-                let at = self.now.mono + if late { DELAY * 3 } else { DELAY };
                 let from = self.hosts[index].address;
+                let Some(left) = leaves(
+                    &mut self.busy,
+                    from,
+                    self.now.mono,
+                    datagram.len(),
+                    self.rate,
+                    self.queue,
+                ) else {
+                    continue;
+                };
+                let at = left + if late { self.delay * 3 } else { self.delay };
                 self.in_flight
                     .insert((at, self.sent), (from, transmit.destination, datagram.to_vec()));
             }
@@ -360,6 +382,25 @@ impl World {
         });
         assert!(received == data, "the bytes are the same");
     }
+}
+
+/// When a datagram has left its host, which sends one after the other; `None` if too many wait before it.
+fn leaves(
+    busy: &mut BTreeMap<SocketAddr, Instant>,
+    host: SocketAddr,
+    now: Instant,
+    length: usize,
+    rate: Option<u64>,
+    queue: Duration,
+) -> Option<Instant> {
+    let Some(rate) = rate else { return Some(now) };
+    let free = busy.get(&host).copied().unwrap_or(now).max(now);
+    if free - now > queue {
+        return None;
+    }
+    let left = free + Duration::from_secs_f64(length as f64 / rate as f64);
+    busy.insert(host, left);
+    Some(left)
 }
 
 pub fn transport() -> TransportConfig {

@@ -207,6 +207,11 @@ impl DataPool {
         self.outgoing.iter().map(Outgoing::len).sum()
     }
 
+    /// Messages of the peer that wait to be taken.
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
+    }
+
     /// Bytes held of messages of the peer: complete ones that were not taken, and incomplete ones.
     pub fn buffered(&self) -> usize {
         self.inbox_bytes + self.incoming.iter().map(MessageFraming::buffered).sum::<usize>()

@@ -1,0 +1,11 @@
+//! Distribution connections: whole endpoints on a virtual clock.
+
+mod handshake;
+mod messages;
+mod net;
+mod resume;
+mod streams;
+mod ticks;
+mod wire;
+#[path = "../world/mod.rs"]
+mod world;
