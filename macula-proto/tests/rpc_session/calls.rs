@@ -355,3 +355,52 @@ fn an_own_stream_that_breaks_off_ends_its_call_with_the_reason() {
         assert_eq!(script.session.calls(), 1);
     }
 }
+
+#[test]
+fn above_the_limit_for_all_a_call_gets_the_next_chunk_when_it_has_fetched_the_last() {
+    let mut config = crate::peer::config();
+    config.limits.waiting = 1000;
+    let mut script = Script::new(
+        macula_proto::rpc::session::Side::Acceptor,
+        macula_proto::rpc::session::Medium::Streams,
+        config,
+        Encoding::MessagePack,
+    );
+    script.say(connect(&["stream-per-call"]));
+    let mut open_on = |script: &mut Script, number: u8| {
+        let lane = Lane(u64::from(number) * 4);
+        script.event(Event::LaneArrived(lane));
+        script.say_on(lane, open(number, "echo"));
+        (lane, incoming(script).call)
+    };
+    let (unread_lane, unread) = open_on(&mut script, 1);
+    let (lane, call) = open_on(&mut script, 2);
+    script.say_on(unread_lane, data(1, 0, &[7; 2000]));
+    assert!(script.session.waiting() > 1000);
+    for seq in 0..1000 {
+        // The first finds an empty inbox, and each one behind it waits for that.
+        script.say_on(lane, data(2, 2 * seq, b"first"));
+        assert!(script.session.wants(lane));
+        script.say_on(lane, data(2, 2 * seq + 1, b"second"));
+        assert!(!script.session.wants(lane));
+        for text in [b"first".as_slice(), b"second"] {
+            assert_eq!(recv(&mut script, call), Ok(Chunk::Raw(Bytes::copy_from_slice(text))));
+        }
+        assert!(script.session.wants(lane));
+        assert_eq!(recv(&mut script, call), Err(RecvError::WouldBlock));
+    }
+    script.say_on(lane, data(2, 2000, b"first"));
+    script.say_on(lane, data(2, 2001, b"second"));
+    script.actions.clear();
+    // What one fetches makes room for another.
+    recv(&mut script, unread).unwrap();
+    assert_eq!(
+        script
+            .actions
+            .iter()
+            .filter(|action| **action == Action::Read(lane))
+            .count(),
+        1
+    );
+    assert!(script.session.wants(lane));
+}

@@ -66,6 +66,9 @@ impl Session {
         }
         if self.waiting < self.config.limits.waiting {
             while let Some(lane) = self.starved.pop_front() {
+                if let Some(state) = self.lanes.get_mut(&lane) {
+                    state.starved = false;
+                }
                 self.release(now, lane, shared, actions);
                 if self.waiting >= self.config.limits.waiting {
                     break;
@@ -179,13 +182,15 @@ impl Session {
         };
         let data = matches!(message, Message::StreamData(_));
         if data && !self.deliverable(call) {
-            if lane == Lane::SHARED {
-                self.stalled = Some(now.mono);
-            } else if self.waiting >= self.config.limits.waiting {
-                self.starved.push_back(lane);
-            }
+            let starves = self.waiting >= self.config.limits.waiting;
             if let Some(state) = self.lanes.get_mut(&lane) {
                 state.held = Some((call, message));
+                if starves && !std::mem::replace(&mut state.starved, true) {
+                    self.starved.push_back(lane);
+                }
+            }
+            if lane == Lane::SHARED {
+                self.stalled = Some(now.mono);
             }
             return;
         }

@@ -27,6 +27,8 @@ pub(super) struct LaneState {
     pub(super) out: Outbox,
     /// A message for a call without room. Nothing is read before it has found some.
     pub(super) held: Option<(CallId, Message)>,
+    /// It is among those that wait for others to fetch something.
+    pub(super) starved: bool,
     /// The peer sends no more.
     pub(super) read_over: bool,
     /// Calls that were refused a chunk because this is full.
@@ -40,6 +42,7 @@ impl LaneState {
             decoder,
             out: Outbox::default(),
             held: None,
+            starved: false,
             read_over: false,
             waiting: VecDeque::new(),
         }
