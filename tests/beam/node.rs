@@ -1,10 +1,15 @@
 //! A real BEAM node and a Rust node in one cluster, over the connections that BEAM nodes make by themselves.
 
-use std::time::Duration;
+use std::{
+    io::ErrorKind,
+    net::TcpListener,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use macula_proto::wire::dist::Flags;
 use macula_tokio::dist::{
-    Call, CallError, ConnectError, Mailbox, Node, NodeConfig, NodeEvent, Signal, Target, Term, atom,
+    Call, CallError, ConnectError, Mailbox, Node, NodeConfig, NodeEvent, Signal, Target, Term, atom, epmd,
 };
 use md5::{Digest, Md5};
 use tokio::runtime::Runtime;
@@ -12,6 +17,7 @@ use tokio::runtime::Runtime;
 use crate::{
     IDLE, SOON, WORK,
     cluster::{NET_TICKTIME, Single, can_run},
+    journal::{Journal, Process},
     path::Kind,
 };
 
@@ -62,6 +68,38 @@ fn a_rust_node_dials_a_beam_node_with_an_atom_cache_and_fragments() {
     world.beam.node.wait_event(mark, "up", SOON);
     world.exchange();
     world.part();
+}
+
+/// The port mapper that Erlang brings along knows the Rust node as long as it is registered.
+#[test]
+fn a_port_mapper_takes_a_rust_node_in() {
+    if !can_run(Kind::PlainTcp) {
+        return;
+    }
+    let journal = Journal::default();
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let address = journal.expect(free, "a free port");
+    let mut command = Command::new("epmd");
+    command.args(["-address", "127.0.0.1", "-port", &address.port().to_string()]);
+    let started = Process::start(command, journal.open("epmd"), false);
+    let _epmd = journal.expect(started, "epmd");
+    Runtime::new().expect("a runtime").block_on(async {
+        let deadline = Instant::now() + SOON;
+        while epmd::lookup(address, "rust").await.is_err() {
+            assert!(Instant::now() < deadline, "epmd does not answer");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let registration = epmd::register(address, "rust", 4711).await.expect("registered");
+        assert_eq!(epmd::lookup(address, "rust").await.expect("an answer"), Some(4711));
+        let twice = epmd::register(address, "rust", 4712).await;
+        assert_eq!(twice.expect_err("taken").kind(), ErrorKind::AlreadyExists);
+        assert_eq!(epmd::lookup(address, "nobody").await.expect("an answer"), None);
+        drop(registration);
+        while epmd::lookup(address, "rust").await.expect("an answer").is_some() {
+            assert!(Instant::now() < deadline, "the entry outlives the node");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
 }
 
 struct World {

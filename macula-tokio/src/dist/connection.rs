@@ -75,7 +75,7 @@ async fn shake<C: Carrier>(
             for action in actions {
                 match action {
                     Action::Send(bytes) => {
-                        let until = machine.poll_timeout().map_or_else(|| now().mono + FAREWELL, |at| at);
+                        let until = machine.poll_timeout().unwrap_or_else(|| now().mono + FAREWELL);
                         if !matches!(timeout_at(until.into(), carrier.write(bytes)).await, Ok(Ok(()))) {
                             events.push_back(Event::Lost);
                         }

@@ -118,7 +118,7 @@ impl<K: Copy + Ord> Node<K> {
     }
 
     /// `net_adm:ping` is a call with `{is_auth, Node}`, answered with `yes`.
-    pub(super) fn to_net_kernel(&mut self, signal: Signal, origin: Option<K>, actions: &mut Vec<Action<K>>) {
+    pub(super) fn signal_net_kernel(&mut self, signal: Signal, origin: Option<K>, actions: &mut Vec<Action<K>>) {
         let call = match signal {
             Signal::Message { term, .. } => Call::from_term(term).ok(),
             Signal::Exit { .. } | Signal::Down { .. } => None,

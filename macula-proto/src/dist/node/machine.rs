@@ -304,7 +304,7 @@ impl<K: Copy + Ord> Node<K> {
     /// Puts a signal into a mailbox. `origin` is the connection it came over.
     pub(super) fn deliver(&mut self, number: u64, signal: Signal, origin: Option<K>, actions: &mut Vec<Action<K>>) {
         if number == NET_KERNEL {
-            return self.to_net_kernel(signal, origin, actions);
+            return self.signal_net_kernel(signal, origin, actions);
         }
         let pid = self.pid(number);
         let Some(process) = self.processes.get_mut(&number) else {
