@@ -49,6 +49,7 @@
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+pub mod dist;
 mod driver;
 mod endpoint;
 pub mod key_file;
@@ -86,4 +87,6 @@ mod pages {
     mod rpc {}
     #[doc = include_str!("../../docs/embedding.md")]
     mod embedding {}
+    #[doc = include_str!("../../docs/dist.md")]
+    mod dist {}
 }

@@ -289,6 +289,51 @@ pub(crate) fn cookie() -> String {
     format!("c{:016x}", RandomState::new().hash_one("cookie"))
 }
 
+/// One node that listens at the address in its name, with no path at all.
+#[derive(Debug)]
+pub(crate) struct Single {
+    pub(crate) node: Node,
+    pub(crate) journal: Journal,
+    pub(crate) cookie: String,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Where it looks for a node whose name has this address in it.
+    pub(crate) other: SocketAddr,
+    _dir: TempDir,
+}
+
+impl Single {
+    pub(crate) fn start() -> Self {
+        let journal = Journal::default();
+        let dir = journal.expect(tempfile::tempdir(), "a temporary directory");
+        journal.expect(compile_driver(dir.path(), &journal), "the Erlang side does not compile");
+        let [route, other] = journal.expect(routes(), "addresses");
+        let route = Route {
+            to: route.listen,
+            ..route
+        };
+        let cookie = cookie();
+        let node = journal.expect(Node::start(&route, &cookie, dir.path(), &journal), "cannot start erl");
+        node.wait_ready();
+        Self {
+            node,
+            journal,
+            cookie,
+            address: route.to,
+            other: other.listen,
+            _dir: dir,
+        }
+    }
+
+    /// Fails the test if any node came up or went down after the mark.
+    pub(crate) fn assert_undisturbed(&self, mark: usize, during: &str) {
+        let events = self.node.events(mark);
+        if !events.is_empty() {
+            self.journal.fail(&format!("disturbed during {during}: {events:?}"));
+        }
+    }
+}
+
 /// Compiles the Erlang side into `dir`. Needs only what `erl` itself comes with.
 pub(crate) fn compile_driver(dir: &FilePath, journal: &Journal) -> Result<(), String> {
     fs::write(dir.join("macula_beam.erl"), DRIVER).map_err(|error| error.to_string())?;

@@ -68,7 +68,56 @@ command(keep, [Node]) ->
 command(traffic, [Node]) ->
     {_, Port} = lists:keyfind(list_to_atom(Node), 1, erlang:system_info(dist_ctrl)),
     {ok, Stats} = inet:getstat(Port, [recv_oct, recv_cnt, send_oct, send_cnt]),
-    lists:join($ , [integer_to_list(Value) || {_, Value} <- Stats]).
+    lists:join($ , [integer_to_list(Value) || {_, Value} <- Stats]);
+%% Numbers in order, to a registered name.
+command(flood, [Node, Name, Count]) ->
+    To = {list_to_atom(Name), list_to_atom(Node)},
+    [To ! I || I <- lists:seq(1, list_to_integer(Count))],
+    Count;
+%% A registered process that ends with the reason it is told.
+command(spawn_named, [Name]) ->
+    Parent = self(),
+    spawn(fun() ->
+        register(list_to_atom(Name), self()),
+        Parent ! registered,
+        receive {stop, Reason} -> exit(Reason) end
+    end),
+    receive registered -> Name end;
+%% Waits for the end of a registered process that it monitors, and of the same process by its pid.
+command(watch, [Node, Name]) ->
+    Peer = list_to_atom(Node),
+    Pid = gen_server:call({?MODULE, Peer}, {whereis, list_to_atom(Name)}),
+    By_name = monitor(process, {list_to_atom(Name), Peer}),
+    By_pid = monitor(process, Pid),
+    pong = net_adm:ping(Peer),
+    say("under_way ~s", [get(id)]),
+    Reason = receive {'DOWN', By_name, process, {_, Peer}, Told} -> Told end,
+    receive {'DOWN', By_pid, process, Pid, Reason} -> ok end,
+    io_lib:format("~0p", [Reason]);
+%% Waits for the end of a process that it is linked to.
+command(watch_linked, [Node, Name]) ->
+    Peer = list_to_atom(Node),
+    Pid = gen_server:call({?MODULE, Peer}, {whereis, list_to_atom(Name)}),
+    process_flag(trap_exit, true),
+    link(Pid),
+    pong = net_adm:ping(Peer),
+    say("under_way ~s", [get(id)]),
+    receive {'EXIT', Pid, Reason} -> io_lib:format("~0p", [Reason]) end;
+%% Takes a link down again, then ends: the other process must not hear of it. Then links anew, and ends.
+command(die_linked, [Node, Name]) ->
+    Peer = list_to_atom(Node),
+    Pid = gen_server:call({?MODULE, Peer}, {whereis, list_to_atom(Name)}),
+    {_, Ref1} = spawn_monitor(fun() -> link(Pid), unlink(Pid), exit(unheard) end),
+    receive {'DOWN', Ref1, _, _, unheard} -> ok end,
+    {_, Ref2} = spawn_monitor(fun() -> link(Pid), exit(heard) end),
+    receive {'DOWN', Ref2, _, _, heard} -> "died" end;
+command(exit, [Node, Name, Reason]) ->
+    Pid = gen_server:call({?MODULE, list_to_atom(Node)}, {whereis, list_to_atom(Name)}),
+    atom_to_list(exit(Pid, list_to_atom(Reason)));
+%% What becomes of a process that is to be spawned elsewhere.
+command(spawn_at, [Node]) ->
+    Request = spawn_request(list_to_atom(Node), erlang, node, [], []),
+    receive {spawn_reply, Request, error, Reason} -> atom_to_list(Reason) end.
 
 spin_until(Time) ->
     case Time - os:system_time(microsecond) of
@@ -115,6 +164,8 @@ init([]) -> {ok, none}.
 
 handle_call({square, I, Padding}, _From, State) ->
     {reply, {node(), I * I, Padding}, State};
+handle_call({whereis, Name}, _From, State) ->
+    {reply, whereis(Name), State};
 handle_call({echo, Bytes}, _From, State) ->
     {reply, {node(), erlang:md5(Bytes), Bytes}, State}.
 
