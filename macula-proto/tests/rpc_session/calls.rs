@@ -367,7 +367,7 @@ fn above_the_limit_for_all_a_call_gets_the_next_chunk_when_it_has_fetched_the_la
         Encoding::MessagePack,
     );
     script.say(connect(&["stream-per-call"]));
-    let mut open_on = |script: &mut Script, number: u8| {
+    let open_on = |script: &mut Script, number: u8| {
         let lane = Lane(u64::from(number) * 4);
         script.event(Event::LaneArrived(lane));
         script.say_on(lane, open(number, "echo"));
