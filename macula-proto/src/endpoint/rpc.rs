@@ -1,5 +1,6 @@
 //! Streaming RPC of an endpoint: what the embedding program sees of it.
 
+mod calls;
 mod carrier;
 mod frames;
 mod local;

@@ -174,12 +174,17 @@ impl fmt::Display for Event {
 impl Event {
     /// One line, with its end.
     pub(crate) fn line(&self, json: bool) -> String {
-        let line = match json {
-            true => serde_json::to_string(self).unwrap_or_default(),
-            false => self.to_string(),
-        };
-        line + "\n"
+        line(self, json)
     }
+}
+
+/// An event as one line, with its end: an object, or the words for people.
+pub(crate) fn line(event: &(impl Serialize + fmt::Display), json: bool) -> String {
+    let line = match json {
+        true => serde_json::to_string(event).unwrap_or_default(),
+        false => event.to_string(),
+    };
+    line + "\n"
 }
 
 /// Where events go. Cheap to clone; telling does not wait for a reader, unless it says so.

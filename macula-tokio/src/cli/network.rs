@@ -27,6 +27,7 @@ use tokio::time::timeout;
 use super::backend::{
     Backend, NodeEvent, NodeHandle, NodeOptions, RelayHandle, RelayOptions, RelaySnapshot, TunnelHandle,
 };
+use super::{outcome::Failure, relay, values::HostPort};
 use crate::{Endpoint, OpenError, Options, RecvStream, RelayClient, RelayServer, SendStream, Tunnel, relay::invalid};
 
 /// How long the end of a connection is announced to peers that do not answer.
@@ -90,16 +91,7 @@ impl Backend for Network {
         let mut session = SessionConfig::new(options.name);
         session.encoding = options.encoding;
         session.allow_from = options.allow_from;
-        let relays = options.relays.into_iter().map(|at| RelayAddress {
-            host: at.host,
-            port: at.port,
-        });
-        let config = RelayClientConfig {
-            relays: relays.collect(),
-            dial,
-            session,
-            supervisor: SupervisorConfig::default(),
-        };
+        let config = node_config(&options.relays, dial, session);
         let node = RelayClient::start(&endpoint, config, BACKLOG).map_err(invalid)?;
         Ok(NetworkNode { node, endpoint })
     }
@@ -236,6 +228,42 @@ pub(crate) fn bind(listen: SocketAddr, settings: Options) -> io::Result<Endpoint
         }
         Err(error) => Err(error),
     }
+}
+
+/// A node at these relays.
+pub(crate) fn node_config(relays: &[HostPort], dial: DialConfig, session: SessionConfig) -> RelayClientConfig {
+    let relays = relays.iter().map(|at| RelayAddress {
+        host: at.host.clone(),
+        port: at.port,
+    });
+    RelayClientConfig {
+        relays: relays.collect(),
+        dial,
+        session,
+        supervisor: SupervisorConfig::default(),
+    }
+}
+
+/// The socket of a listener for peers and calls, and what it will listen with: the transport is the caller's to set.
+pub(crate) async fn listener(
+    at: &HostPort,
+    mut settings: Options,
+    credentials: Credentials,
+) -> Result<(Endpoint, ListenConfig), Failure> {
+    // A second listener on the same port shall fail, not take half of the first one's datagrams.
+    settings.socket.reuse_port = false;
+    // Who was connected before this listener was started again learns of it at once.
+    settings.endpoint.reset_key = Some(reset_key(&credentials));
+    let endpoint = bind(relay::resolve(at).await?, settings).map_err(|error| cannot_listen(at, error))?;
+    let tls = ServerTls::new(credentials).alpn([alpn::MACULA]);
+    let tls = tls
+        .build(endpoint.clock())
+        .map_err(|error| cannot_listen(at, invalid(error)))?;
+    Ok((endpoint, ListenConfig::new(tls)))
+}
+
+pub(crate) fn cannot_listen(at: &HostPort, error: io::Error) -> Failure {
+    Failure::failed("listen", format_args!("cannot listen on {at}: {error}"))
 }
 
 /// A secret that every process with the same private key has.

@@ -30,12 +30,6 @@ pub(super) enum Carrier {
     Peer { peer: PeerId, speaker: Speaker },
 }
 
-/// What came of an attempt to read.
-pub(super) enum Read {
-    Event(Event),
-    Nothing,
-}
-
 impl Carrier {
     pub(super) fn connection(&self) -> Option<ConnectionHandle> {
         match *self {
@@ -53,25 +47,19 @@ impl Carrier {
         }
     }
 
-    /// The next that can be read on a lane.
-    pub(super) fn read(&self, cx: &mut Cx<'_>, now: Now, lane: Lane) -> Read {
+    /// The next that can be read on a lane; `None` when there is nothing now.
+    pub(super) fn read(&self, cx: &mut Cx<'_>, now: Now, lane: Lane) -> Option<Event> {
         if let Self::Peer { peer, .. } = *self {
             return read_frame(cx, now, peer);
         }
-        let Some((conn, stream)) = self.stream(lane) else {
-            return Read::Nothing;
-        };
-        let Ok(mut connection) = cx.quic.connection(conn) else {
-            return Read::Nothing;
-        };
-        let Ok(mut stream) = connection.stream(stream) else {
-            return Read::Nothing;
-        };
+        let (conn, stream) = self.stream(lane)?;
+        let mut connection = cx.quic.connection(conn).ok()?;
+        let mut stream = connection.stream(stream).ok()?;
         match stream.read_chunk(PIECE) {
-            Ok(Some(bytes)) => Read::Event(Event::Received(lane, bytes)),
-            Ok(None) => Read::Event(Event::LaneEnded(lane, LaneEnd::Finished)),
-            Err(ReadError::Reset(code)) => Read::Event(Event::LaneEnded(lane, LaneEnd::Reset(code))),
-            Err(_) => Read::Nothing,
+            Ok(Some(bytes)) => Some(Event::Received(lane, bytes)),
+            Ok(None) => Some(Event::LaneEnded(lane, LaneEnd::Finished)),
+            Err(ReadError::Reset(code)) => Some(Event::LaneEnded(lane, LaneEnd::Reset(code))),
+            Err(_) => None,
         }
     }
 
@@ -192,13 +180,13 @@ impl Carrier {
 
 // ----- signed frames -----------------------------------------------------------------------------------------------
 
-fn read_frame(cx: &mut Cx<'_>, now: Now, peer: PeerId) -> Read {
+fn read_frame(cx: &mut Cx<'_>, now: Now, peer: PeerId) -> Option<Event> {
     while let Some(frame) = cx.peers.take_rpc(cx.quic, now, peer, &mut cx.out) {
         if let Some(message) = frames::message(frame.decoded.frame.body, now) {
-            return Read::Event(Event::Message(Box::new(message)));
+            return Some(Event::Message(Box::new(message)));
         }
     }
-    Read::Nothing
+    None
 }
 
 fn write_frames(

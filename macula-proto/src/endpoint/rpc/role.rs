@@ -8,20 +8,16 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    Cx, IncomingCall, RpcEvent, RpcId, RpcInfo, UnknownLink,
-    carrier::{Carrier, Read},
-    frames::Speaker,
-    local::Local,
-};
+use super::{Cx, IncomingCall, RpcEvent, RpcId, RpcInfo, UnknownLink, carrier::Carrier, frames::Speaker, local::Local};
 use crate::{
     Code, Now, Rng,
     deadlines::{Deadlines, earliest},
     endpoint::PeerId,
+    identity::NodeId,
     quic::{self, CloseReason, ConnectionHandle, Dir, StreamId, alpn},
     rpc::{
-        Chunk, Fault, Info, Kind, Outcome, RecvError, ReplyError, RpcConfig, SendError,
-        session::{Action, CallId, EndReason, Event, Lane, LaneEnd, Medium, OpenError, Request, Session, Shared, Side},
+        Kind, RpcConfig,
+        session::{Action, CallId, EndReason, Event, Lane, LaneEnd, Medium, Session, Shared, Side},
     },
     wire::frame::Id32,
 };
@@ -34,25 +30,25 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(in crate::endpoint) struct RpcRole {
     rng: Rng,
     config: Option<RpcConfig>,
-    shared: Shared,
-    links: BTreeMap<RpcId, Link>,
+    pub(super) shared: Shared,
+    pub(super) links: BTreeMap<RpcId, Link>,
     next: u64,
-    local: Local,
+    pub(super) local: Local,
     conns: HashMap<ConnectionHandle, RpcId>,
     tunnels: HashMap<(ConnectionHandle, StreamId), RpcId>,
     peers: HashMap<PeerId, RpcId>,
     /// Which link a call belongs to.
-    calls: HashMap<CallId, RpcId>,
-    incoming: VecDeque<IncomingCall>,
-    told_incoming: bool,
+    pub(super) calls: HashMap<CallId, RpcId>,
+    pub(super) incoming: VecDeque<IncomingCall>,
+    pub(super) told_incoming: bool,
     deadlines: Deadlines<RpcId>,
     /// What waits to be written.
     dirty: VecDeque<(RpcId, Lane)>,
 }
 
 #[derive(Debug)]
-struct Link {
-    session: Session,
+pub(super) struct Link {
+    pub(super) session: Session,
     carrier: Carrier,
     deadline: Option<Instant>,
     /// Calls that wait for a stream.
@@ -219,19 +215,17 @@ impl RpcRole {
 
     pub(super) fn over_peer(&mut self, cx: &mut Cx<'_>, now: Now, peer: PeerId, config: RpcConfig) -> RpcId {
         let realm = Id32(config.realm.as_ref().try_into().unwrap_or_default());
-        let Some(node) = cx.peers.attach_rpc(peer) else {
-            let session = Session::new(Side::Dialler, Medium::Frames, config, self.rng.fork());
-            let nobody = crate::identity::NodeId::from_bytes([0; 32]);
-            let speaker = Speaker { node: nobody, realm };
-            let id = self.add(session, Carrier::Peer { peer, speaker }, true);
-            self.carrier_gone(cx, now, id, EndReason::Lost("there is no such peer".into()));
-            return id;
-        };
+        let attached = cx.peers.attach_rpc(peer);
+        let node = attached.unwrap_or(NodeId::from_bytes([0; 32]));
         let session = Session::new(Side::Dialler, Medium::Frames, config, self.rng.fork());
         let speaker = Speaker { node, realm };
         let id = self.add(session, Carrier::Peer { peer, speaker }, true);
-        self.peers.insert(peer, id);
-        self.start(cx, now, id);
+        if attached.is_some() {
+            self.peers.insert(peer, id);
+            self.start(cx, now, id);
+        } else {
+            self.carrier_gone(cx, now, id, EndReason::Lost("there is no such peer".into()));
+        }
         id
     }
 
@@ -255,122 +249,6 @@ impl RpcRole {
             .filter(|done| *done)
             .map(|_| ())
             .ok_or(UnknownLink)
-    }
-
-    pub(super) fn open(
-        &mut self,
-        cx: &mut Cx<'_>,
-        now: Now,
-        link: RpcId,
-        request: Request,
-    ) -> Result<CallId, OpenError> {
-        if link == RpcId::LOCAL {
-            let (call, incoming) = self.local.open(now, request, &mut self.shared)?;
-            self.arrives(cx, incoming);
-            return Ok(call);
-        }
-        let open = |session: &mut Session, shared: &mut Shared, actions: &mut Vec<Action>| {
-            session.open(now, request, shared, actions)
-        };
-        let call = self.on_link(cx, now, link, open).unwrap_or(Err(OpenError::NotUp))?;
-        self.calls.insert(call, link);
-        Ok(call)
-    }
-
-    pub(super) fn next_incoming(&mut self) -> Option<IncomingCall> {
-        let next = self.incoming.pop_front();
-        self.told_incoming &= next.is_some();
-        next
-    }
-
-    pub(super) fn send(
-        &mut self,
-        cx: &mut Cx<'_>,
-        now: Now,
-        call: CallId,
-        chunk: Chunk,
-    ) -> Result<(), (SendError, Chunk)> {
-        let Some(&link) = self.calls.get(&call) else {
-            return self.local.send(now, call, chunk, &mut cx.out);
-        };
-        let mut chunk = Some(chunk);
-        let sent = self.on_link(cx, now, link, |session, _, actions| {
-            chunk.take().map(|chunk| session.send(now, call, chunk, actions))
-        });
-        match (sent, chunk) {
-            (Some(Some(sent)), _) => sent,
-            (_, chunk) => Err((SendError::SendClosed, chunk.unwrap_or(Chunk::Raw(Bytes::new())))),
-        }
-    }
-
-    pub(super) fn recv(&mut self, cx: &mut Cx<'_>, now: Now, call: CallId) -> Result<Chunk, RecvError> {
-        let Some(&link) = self.calls.get(&call) else {
-            return self.local.recv(now, call, &mut cx.out);
-        };
-        self.on_link(cx, now, link, |session, shared, actions| {
-            session.recv(now, call, shared, actions)
-        })
-        .unwrap_or(Err(RecvError::Eof))
-    }
-
-    pub(super) fn finish(&mut self, cx: &mut Cx<'_>, now: Now, call: CallId) {
-        match self.calls.get(&call) {
-            Some(&link) => _ = self.on_link(cx, now, link, |session, _, actions| session.finish(now, call, actions)),
-            None => self.local.finish(now, call, &mut cx.out),
-        }
-    }
-
-    pub(super) fn reply(&mut self, cx: &mut Cx<'_>, now: Now, call: CallId) -> Option<Result<Outcome, ReplyError>> {
-        let Some(&link) = self.calls.get(&call) else {
-            return self.local.reply(now, call, &mut cx.out);
-        };
-        self.on_link(cx, now, link, |session, _, actions| session.reply(now, call, actions))
-            .unwrap_or(Some(Err(ReplyError::Closed)))
-    }
-
-    pub(super) fn set_reply(&mut self, cx: &mut Cx<'_>, now: Now, call: CallId, outcome: Outcome) -> bool {
-        let Some(&link) = self.calls.get(&call) else {
-            return self.local.set_reply(now, call, outcome, &mut cx.out);
-        };
-        self.on_link(cx, now, link, |session, _, actions| {
-            session.set_reply(now, call, outcome, actions)
-        })
-        .unwrap_or(false)
-    }
-
-    pub(super) fn close_call(&mut self, cx: &mut Cx<'_>, now: Now, call: CallId) {
-        match self.calls.get(&call) {
-            Some(&link) => _ = self.on_link(cx, now, link, |session, _, actions| session.close(now, call, actions)),
-            None => self.local.close(now, call, &mut cx.out),
-        }
-    }
-
-    pub(super) fn abort(&mut self, cx: &mut Cx<'_>, now: Now, call: CallId, fault: Fault) {
-        match self.calls.get(&call) {
-            Some(&link) => {
-                self.on_link(cx, now, link, |session, _, actions| {
-                    session.abort(now, call, fault, actions)
-                });
-            }
-            None => self.local.abort(now, call, fault, &mut cx.out),
-        }
-    }
-
-    pub(super) fn forget(&mut self, cx: &mut Cx<'_>, now: Now, call: CallId) {
-        let Some(link) = self.calls.remove(&call) else {
-            return self.local.forget(now, call, &mut cx.out);
-        };
-        self.on_link(cx, now, link, |session, shared, actions| {
-            session.forget(now, call, shared, actions)
-        });
-        self.reap(link);
-    }
-
-    pub(super) fn call_info(&self, call: CallId) -> Option<Info> {
-        match self.calls.get(&call) {
-            Some(link) => self.links.get(link)?.session.call_info(call),
-            None => self.local.info(call),
-        }
     }
 
     pub(super) fn close(&mut self, cx: &mut Cx<'_>, now: Now, link: RpcId, code: Code) {
@@ -503,7 +381,7 @@ impl RpcRole {
     fn read(&mut self, cx: &mut Cx<'_>, now: Now, id: RpcId, lane: Lane) {
         while let Some(link) = self.links.get(&id)
             && link.session.wants(lane)
-            && let Read::Event(event) = link.carrier.read(cx, now, lane)
+            && let Some(event) = link.carrier.read(cx, now, lane)
         {
             let over = matches!(event, Event::LaneEnded(..));
             self.feed(cx, now, id, event);
@@ -528,7 +406,7 @@ impl RpcRole {
     }
 
     /// A link whose end was told, whose carrier is gone and whose calls are forgotten is of no more use.
-    fn reap(&mut self, id: RpcId) {
+    pub(super) fn reap(&mut self, id: RpcId) {
         let Some(link) = self.links.get(&id) else { return };
         if link.ended && link.gone && link.session.calls() == 0 {
             self.deadlines.update(id, link.deadline, None);
@@ -544,7 +422,7 @@ impl RpcRole {
         });
     }
 
-    fn on_link<T>(
+    pub(super) fn on_link<T>(
         &mut self,
         cx: &mut Cx<'_>,
         now: Now,
@@ -629,7 +507,7 @@ impl RpcRole {
     }
 
     /// A call has come in, from whichever link.
-    fn arrives(&mut self, cx: &mut Cx<'_>, incoming: IncomingCall) {
+    pub(super) fn arrives(&mut self, cx: &mut Cx<'_>, incoming: IncomingCall) {
         self.incoming.push_back(incoming);
         if !std::mem::replace(&mut self.told_incoming, true) {
             cx.tell(RpcEvent::Incoming);

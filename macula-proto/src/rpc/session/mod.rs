@@ -66,8 +66,6 @@ pub struct Session {
     calls: BTreeMap<CallId, Call>,
     by_stream: HashMap<StreamId, CallId>,
     by_call: HashMap<Bytes, CallId>,
-    /// Calls that wait for a lane.
-    opening: VecDeque<CallId>,
     /// Bytes that wait to be fetched.
     waiting: usize,
     deadlines: Deadlines<CallId>,
@@ -103,7 +101,6 @@ impl Session {
             calls: BTreeMap::new(),
             by_stream: HashMap::new(),
             by_call: HashMap::new(),
-            opening: VecDeque::new(),
             waiting: 0,
             deadlines: Deadlines::default(),
             starved: VecDeque::new(),
@@ -414,7 +411,6 @@ impl Session {
         for call in calls {
             self.lose(now, call, actions);
         }
-        self.opening.clear();
         for lane in self.lanes.values_mut() {
             lane.held = None;
             lane.waiting.clear();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::super::events::Events;
+use super::super::events::{self, Events};
 
 /// Something to tell. With `--json` it is an object whose `event` is the name of the variant in snake case.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,11 +31,7 @@ impl fmt::Display for BeamEvent {
 
 impl BeamEvent {
     fn line(&self, json: bool) -> String {
-        let line = match json {
-            true => serde_json::to_string(self).unwrap_or_default(),
-            false => self.to_string(),
-        };
-        line + "\n"
+        events::line(self, json)
     }
 
     pub(super) fn tell(&self, events: &Events) {

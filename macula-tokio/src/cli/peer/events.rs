@@ -8,7 +8,7 @@ use macula_proto::{
 };
 use serde::Serialize;
 
-use super::super::events::Events;
+use super::super::events::{self, Events};
 use crate::{Peer, PeerEnd};
 
 /// Something to tell. With `--json` it is an object whose `event` is the name of the variant in snake case.
@@ -98,11 +98,7 @@ impl fmt::Display for PeerEvent {
 impl PeerEvent {
     /// One line, with its end.
     pub(super) fn line(&self, json: bool) -> String {
-        let line = match json {
-            true => serde_json::to_string(self).unwrap_or_default(),
-            false => self.to_string(),
-        };
-        line + "\n"
+        events::line(self, json)
     }
 
     pub(super) fn tell(&self, events: &Events) {

@@ -5,10 +5,7 @@ use std::time::Duration;
 use macula_proto::{
     Code,
     peering::{Outgoing, Received, SendError, Verdict},
-    quic::{
-        ListenConfig, alpn,
-        tls::{Credentials, ServerTls},
-    },
+    quic::tls::Credentials,
 };
 use tokio::{
     sync::watch,
@@ -23,7 +20,7 @@ use crate::{
         events::{Event, Events},
         network,
         outcome::{Failure, Outcome},
-        relay, settings,
+        settings,
         signals::Signals,
         tls,
         values::{HostPort, PEER_PORT},
@@ -71,20 +68,13 @@ fn config(args: &ListenArgs, events: &Events) -> Result<PeerListenConfig, Failur
 async fn open(args: &ListenArgs, credentials: Credentials, config: PeerListenConfig) -> Result<Endpoint, Failure> {
     let everywhere = HostPort::new("::", PEER_PORT);
     let at = args.listen.as_ref().unwrap_or(&everywhere);
-    let failed = |error: std::io::Error| Failure::failed("listen", format_args!("cannot listen on {at}: {error}"));
     let mut options = Options::default();
     options.limits = config.peering.limits.clone();
-    // A second listener on the same port shall fail, not take half of the first one's datagrams.
-    options.socket.reuse_port = false;
-    // Who was connected before this listener was started again learns of it at once.
-    options.endpoint.reset_key = Some(network::reset_key(&credentials));
-    let endpoint = network::bind(relay::resolve(at).await?, options).map_err(failed)?;
-    let tls = ServerTls::new(credentials).alpn([alpn::MACULA]);
-    let tls = tls.build(endpoint.clock()).map_err(|error| failed(invalid(error)))?;
-    let mut listen = ListenConfig::new(tls);
+    let (endpoint, mut listen) = network::listener(at, options, credentials).await?;
     listen.transport = super::transport(args.node.idle);
     endpoint.serve_peers(config, BACKLOG);
-    endpoint.listen(listen).map_err(|error| failed(invalid(error)))?;
+    let listening = endpoint.listen(listen);
+    listening.map_err(|error| network::cannot_listen(at, invalid(error)))?;
     Ok(endpoint)
 }
 

@@ -6,14 +6,10 @@ use bytes::Bytes;
 use macula_driver::RpcConnectError;
 use macula_proto::{
     Code,
-    endpoint::{RelayAddress, RelayClientConfig},
     peering::{EndReason as PeerEndReason, PeeringConfig},
     quic::{DialConfig, TransportConfig, alpn, tls::ClientTls},
     rpc::{RpcConfig, session::EndReason},
-    tunnel::{
-        Name,
-        client::{session::SessionConfig, supervisor::SupervisorConfig},
-    },
+    tunnel::{Name, client::session::SessionConfig},
 };
 use tokio::{
     task::JoinHandle,
@@ -28,6 +24,7 @@ use crate::{
     Endpoint, Options, Peer, PeerConnectError, RelayClient,
     cli::{
         args::TrustArgs,
+        network,
         outcome::{Failure, Outcome},
         peer, tls,
         values::HostPort,
@@ -215,16 +212,7 @@ impl Link {
         };
         let mut session = SessionConfig::new(name);
         session.encoding = args.encoding.into();
-        let relays = args.relay.iter().map(|at| RelayAddress {
-            host: at.host.clone(),
-            port: at.port,
-        });
-        let node = RelayClientConfig {
-            relays: relays.collect(),
-            dial,
-            session,
-            supervisor: SupervisorConfig::default(),
-        };
+        let node = network::node_config(&args.relay, dial, session);
         // Nobody has a reason to open a tunnel to this node.
         let node = RelayClient::start(&endpoint, node, 0);
         let node = node.map_err(|error| Failure::failed("node", invalid(error)))?;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::{super::inspect::hex, json::to_json};
-use crate::cli::events::Events;
+use crate::cli::events::{self, Events};
 
 /// Something to tell. With `--json` it is an object whose `event` is the name of the variant in snake case.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -101,11 +101,7 @@ impl RpcEvent {
 
     /// One line, with its end.
     pub(super) fn line(&self, json: bool) -> String {
-        let line = match json {
-            true => serde_json::to_string(self).unwrap_or_default(),
-            false => self.to_string(),
-        };
-        line + "\n"
+        events::line(self, json)
     }
 
     pub(super) fn tell(&self, events: &Events) {

@@ -9,15 +9,12 @@ use std::{
 use bytes::Bytes;
 use macula_proto::{
     Code, Rng,
-    endpoint::{PeerListenConfig, RelayAddress, RelayClientConfig},
+    endpoint::PeerListenConfig,
     identity::Identity,
     peering::{Duplicates, PeeringConfig},
-    quic::{ListenConfig, TransportConfig, alpn, tls::ServerTls},
+    quic::{TransportConfig, alpn},
     rpc::RpcConfig,
-    tunnel::{
-        Name,
-        client::{session::SessionConfig, supervisor::SupervisorConfig},
-    },
+    tunnel::{Name, client::session::SessionConfig},
 };
 use tokio::{
     sync::watch,
@@ -38,7 +35,7 @@ use crate::{
         events::{Event, Events},
         network,
         outcome::{Failure, Outcome},
-        peer, relay, settings,
+        peer, settings,
         settings::Identity as Certificate,
         signals::Signals,
         tls,
@@ -217,16 +214,7 @@ async fn listen(
 
     let everywhere = HostPort::new("::", PEER_PORT);
     let at = args.listen.as_ref().unwrap_or(&everywhere);
-    let failed = |error: io::Error| Failure::failed("listen", format_args!("cannot listen on {at}: {error}"));
-    let mut options = Options::default();
-    // A second listener on the same port shall fail, not take half of the first one's datagrams.
-    options.socket.reuse_port = false;
-    // Who was connected before this listener was started again learns of it at once.
-    options.endpoint.reset_key = Some(network::reset_key(&credentials));
-    let endpoint = network::bind(relay::resolve(at).await?, options).map_err(failed)?;
-    let tls = ServerTls::new(credentials).alpn([alpn::MACULA]);
-    let tls = tls.build(endpoint.clock()).map_err(|error| failed(invalid(error)))?;
-    let mut listen = ListenConfig::new(tls);
+    let (endpoint, mut listen) = network::listener(at, Options::default(), credentials).await?;
     listen.transport = TransportConfig::rpc_listener();
     listen.transport.max_bidi_streams = MAX_CALLS as u64;
 
@@ -236,7 +224,8 @@ async fn listen(
     let server = Server::new(services, &endpoint, events);
     endpoint.serve_rpc(config.clone());
     endpoint.serve_peers(door, BACKLOG);
-    endpoint.listen(listen).map_err(|error| failed(invalid(error)))?;
+    let listening = endpoint.listen(listen);
+    listening.map_err(|error| network::cannot_listen(at, invalid(error)))?;
     let addr = endpoint.local_addr().to_string();
     events.tell(&Event::Listening { addr });
     let work = async {
@@ -335,16 +324,7 @@ async fn in_tunnels(
     dial.transport = TransportConfig::relay();
     let mut session = SessionConfig::new(name.clone());
     session.encoding = args.encoding.into();
-    let relays = args.relay.iter().map(|at| RelayAddress {
-        host: at.host.clone(),
-        port: at.port,
-    });
-    let node = RelayClientConfig {
-        relays: relays.collect(),
-        dial,
-        session,
-        supervisor: SupervisorConfig::default(),
-    };
+    let node = network::node_config(&args.relay, dial, session);
     let mut config = link_config(args, &identity);
     config.node_name = Bytes::copy_from_slice(name.to_string().as_bytes());
     let server = Server::new(services, &endpoint, events);
