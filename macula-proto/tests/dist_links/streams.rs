@@ -230,6 +230,7 @@ fn each_direction_can_be_given_up_with_a_code() {
     endpoint.dist_stream_stop(now, a.1, stream, A, stop).unwrap();
     assert_eq!(net.stream_event(1, stream, UserEvent::Stopped(stop)), B);
     assert_eq!(net.read(b, stream, B).unwrap().unwrap(), "question");
+    assert_eq!(net.read(b, stream, B), Err(DistStreamError::Blocked));
     net.write(a, stream, A, b" and more").unwrap();
     net.stream_event(1, stream, UserEvent::Readable);
     assert_eq!(net.read(b, stream, B).unwrap().unwrap(), " and more");
