@@ -293,6 +293,32 @@ pub(crate) const OPERATIONS: &[Row] = &[
         ],
     ),
     (
+        "stop",
+        &[
+            (
+                "Unknown",
+                "connecting shaking s-unopened s-unopened-taken s-undrainable words over",
+            ),
+            (
+                "yes, mine1 stop cancelled",
+                "up !s-unopened !s-unopened-taken leaving !s-undrainable",
+            ),
+        ],
+    ),
+    (
+        "abandon",
+        &[
+            (
+                "Unknown",
+                "connecting shaking s-unopened s-unopened-taken s-undrainable words over",
+            ),
+            (
+                "yes, mine1 abandon cancelled",
+                "up !s-unopened !s-unopened-taken leaving !s-undrainable",
+            ),
+        ],
+    ),
+    (
         "close",
         &[
             (

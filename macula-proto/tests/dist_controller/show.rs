@@ -37,6 +37,7 @@ fn user(action: &user::Action, side: Side) -> String {
         Action::Prioritise { stream: id, priority } => format!("{} priority {}", stream(*id, side), priority.get()),
         Action::Finish(id) => format!("{} finish", stream(*id, side)),
         Action::Stop { stream: id, code } => format!("{} stop {code}", stream(*id, side)),
+        Action::Abandon { stream: id, code } => format!("{} abandon {code}", stream(*id, side)),
         Action::Abort { stream: id, code } => format!("{} abort {code}", stream(*id, side)),
         Action::Tell {
             owner,
