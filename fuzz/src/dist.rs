@@ -34,6 +34,14 @@ pub fn etf(data: &[u8]) {
     let mut third = BytesMut::new();
     etf::encode(&second, &mut third).expect("encodes");
     assert_eq!(third, again, "not one form");
+    // `eetf` reads what we write, and what it writes of that is the same term to us.
+    let Ok(theirs) = eetf::Term::decode(&again[..]) else {
+        return;
+    };
+    let mut back = Vec::new();
+    if theirs.encode(&mut back).is_ok() {
+        assert_eq!(etf::decode(&back.into(), &LIMITS).as_ref(), Ok(&term), "not what it means to eetf");
+    }
 }
 
 /// The first byte says what the rest is, and in which pieces it arrives. However it is cut, the same comes out; nothing piles up;

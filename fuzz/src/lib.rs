@@ -5,21 +5,27 @@
 
 mod control;
 mod dist;
+mod oracles;
+mod peering;
 mod relay_session;
 mod rpc;
+mod script;
+mod tunnel;
 mod values;
 
 pub use control::control;
 pub use dist::{dist, etf};
+pub use peering::{frame, gate, peering};
 pub use relay_session::relay_session;
 pub use rpc::rpc;
+pub use tunnel::{session, supervisor, tunnels};
 pub use values::{cbor, msgpack};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("control", control),
     ("cbor", cbor),
     ("msgpack", msgpack),
@@ -27,6 +33,12 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("rpc", rpc),
     ("etf", etf),
     ("dist", dist),
+    ("frame", frame),
+    ("peering", peering),
+    ("gate", gate),
+    ("session", session),
+    ("supervisor", supervisor),
+    ("tunnels", tunnels),
 ];
 
 /// Runs a target on the files named on the command line.
