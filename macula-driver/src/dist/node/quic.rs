@@ -154,7 +154,9 @@ impl Node {
         dial.clone().alpn(alpn).build(endpoint.clock()).map_err(invalid)?;
         let listen = match &config.credentials {
             Some(credentials) => {
-                let tls = ServerTls::new(credentials.clone()).alpn(alpn).early_data(true);
+                // Sessions of clients whose certificates have to be valid are not resumed.
+                let resumes = !matches!(config.client_auth, ClientAuth::RequireRoots(_));
+                let tls = ServerTls::new(credentials.clone()).alpn(alpn).early_data(resumes);
                 let tls = tls.client_auth(config.client_auth.clone());
                 let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
                 listen.transport = config.transport.clone();
