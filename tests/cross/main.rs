@@ -192,6 +192,12 @@ async fn use_it(client: RpcClient) {
     );
 }
 
+/// Either end calls the other. The link ends with the last handle of either.
+async fn use_both(ends: [(On, RpcClient); 2]) {
+    let [near, far] = ends.each_ref().map(|(on, client)| on.spawn(use_it(client.clone())));
+    zip(near, far).await;
+}
+
 async fn calls(serving: On, dialling: On) {
     let (acceptor, pin) = listen(serving, alpn::MACULA);
     acceptor.serve_rpc(RpcConfig::new([1; 32]));
@@ -201,10 +207,7 @@ async fn calls(serving: On, dialling: On) {
     let (near, far) = zip(dialled, acceptor.accept_rpc()).await;
     let servers = [(serving, &acceptor), (dialling, &dialler)].map(|(on, endpoint)| on.server(endpoint));
     servers.iter().for_each(serve);
-    // Either end calls the other.
-    let near = dialling.spawn(use_it(near.expect("connected")));
-    let far = serving.spawn(use_it(far.expect("accepted")));
-    zip(near, far).await;
+    use_both([(dialling, near.expect("connected")), (serving, far.expect("accepted"))]).await;
 }
 
 // ----- relays ------------------------------------------------------------------------------------------------------
@@ -272,9 +275,7 @@ async fn calls_in_a_tunnel(relay: On, other: On) {
     let (near, far) = zip(near, bob.endpoint().accept_rpc()).await;
     let servers = [(relay, &alice), (other, &bob)].map(|(on, node)| on.server(node.endpoint()));
     servers.iter().for_each(serve);
-    let near = relay.spawn(use_it(near.expect("a link")));
-    let far = other.spawn(use_it(far.expect("a link")));
-    zip(near, far).await;
+    use_both([(relay, near.expect("a link")), (other, far.expect("a link"))]).await;
     drop(serving);
 }
 
@@ -290,8 +291,8 @@ async fn tcp_in_a_tunnel(relay: On, other: On) {
         tcp.read_to_string(&mut question).expect("text");
         tcp.write_all(question.to_uppercase().as_bytes()).expect("written");
     });
-    let exposed = other.expose(bob, to);
-    let (at, forwarded) = relay.forward(alice, "bob").await;
+    let exposed = other.expose(bob.clone(), to);
+    let (at, forwarded) = relay.forward(alice.clone(), "bob").await;
     let asking = std::thread::spawn(move || {
         use std::io::{Read as _, Write as _};
         let mut tcp = std::net::TcpStream::connect(at).expect("a node listens");
@@ -306,4 +307,6 @@ async fn tcp_in_a_tunnel(relay: On, other: On) {
     assert_eq!((forwarded.from_tunnel, forwarded.to_tunnel), (17, 17));
     assert_eq!(asking.join().expect("an answer"), "IS ANYBODY THERE?");
     shout.join().expect("an end");
+    // What is on its way ends with the nodes.
+    drop((alice, bob));
 }

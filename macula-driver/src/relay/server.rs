@@ -62,10 +62,12 @@ impl RelayServer {
     /// # Errors
     /// As [`Endpoint::bind`]; [`io::ErrorKind::InvalidInput`] for settings that cannot be used.
     pub fn bind<R: Runtime>(addr: SocketAddr, tls: &ServerTls, relay: RelayConfig) -> io::Result<Self> {
-        let mut options = Options::default();
-        options.limits = relay.limits.clone();
-        // Several connections share one socket: short batches keep their turns short.
-        options.receive_batch = 4;
+        let options = Options {
+            limits: relay.limits.clone(),
+            // Several connections share one socket: short batches keep their turns short.
+            receive_batch: 4,
+            ..Options::default()
+        };
         let endpoint = Endpoint::bind::<R>(addr, options)?;
         let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
         listen.transport = TransportConfig::relay();
