@@ -8,9 +8,11 @@ mod suite;
 
 use std::{future::Future, time::Duration};
 
+use crate::adapter::timeout;
+
 /// Far more than anything here takes; only a hang reaches it.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(60), future).await {
+    match timeout(Duration::from_secs(60), future).await {
         Ok(value) => value,
         Err(_) => panic!("{what} does not take a minute"),
     }
@@ -21,15 +23,16 @@ macro_rules! carriers {
         $(
             mod $name {
                 use super::{carriers::Rig, suite};
+                use crate::adapter::run;
 
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn from_the_dialler() {
-                    suite::run(Rig::new($carrier).await).await;
+                #[test]
+                fn from_the_dialler() {
+                    run(async { suite::run(Rig::new($carrier).await).await });
                 }
 
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn from_the_acceptor() {
-                    suite::run(Rig::new($carrier).await.reversed()).await;
+                #[test]
+                fn from_the_acceptor() {
+                    run(async { suite::run(Rig::new($carrier).await.reversed()).await });
                 }
             }
         )*

@@ -11,17 +11,20 @@ use std::{
 };
 
 use futures_core::Stream;
+use futures_lite::future::{yield_now, zip};
 use futures_sink::Sink;
-use macula_tokio::rpc::{
-    Call, CallError, Chunk, EndReason, Fault, Kind, Mode, OpenError, PingError, Request, RpcClient, RpcServer,
-    SendError, ServerCall, Value,
-};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
-use crate::{
+use super::{
     carriers::{Carrier, Rig},
     soon,
+};
+use crate::{
+    adapter::{sleep, spawn},
+    macula::rpc::{
+        Call, CallError, Chunk, EndReason, Fault, Kind, Mode, OpenError, PingError, Request, RpcClient, RpcServer,
+        SendError, ServerCall, Value,
+    },
 };
 
 /// Flood: chunks of this size, and how many of them.
@@ -36,12 +39,12 @@ struct Range {
 
 /// What handlers saw.
 struct Provider {
-    seen: mpsc::UnboundedReceiver<(&'static str, String)>,
+    seen: async_channel::Receiver<(&'static str, String)>,
     flooded: Arc<AtomicU64>,
 }
 
 pub(crate) async fn run(rig: Rig) {
-    let mut provider = advertise(&rig.provider.server);
+    let provider = advertise(&rig.provider.server);
     let client = &rig.caller.client;
     soon("echo", echo(client)).await;
     soon("streams and sinks", stream_and_sink(client)).await;
@@ -49,8 +52,8 @@ pub(crate) async fn run(rig: Rig) {
     soon("unary", unary(client, rig.carrier)).await;
     soon("not found", not_found(client)).await;
     soon("modes", modes(client)).await;
-    soon("abort", aborts(client, &mut provider)).await;
-    soon("cancel", cancel(client, &mut provider)).await;
+    soon("abort", aborts(client, &provider)).await;
+    soon("cancel", cancel(client, &provider)).await;
     soon("failures", failures(client)).await;
     soon("deadlines", deadlines(client)).await;
     soon("replies", replies(client, rig.carrier)).await;
@@ -64,7 +67,7 @@ pub(crate) async fn run(rig: Rig) {
 }
 
 fn advertise(server: &RpcServer) -> Provider {
-    let (tell, seen) = mpsc::unbounded_channel();
+    let (tell, seen) = async_channel::unbounded();
     let flooded = Arc::new(AtomicU64::new(0));
     server.advertise("echo", Mode::Bidi, async |mut call: ServerCall| {
         while let Some(chunk) = call.recv().await? {
@@ -117,7 +120,7 @@ fn advertise(server: &RpcServer) -> Provider {
                 Err(error) => error.code().to_owned(),
             };
             call.ended().await;
-            let _ = tell.send(("watch", what));
+            let _ = tell.try_send(("watch", what));
             Ok(())
         }
     });
@@ -173,7 +176,7 @@ async fn echo(client: &RpcClient) {
     let (sender, mut receiver) = call.split();
     let rest = sent[20..].to_vec();
     let expected = rest.clone();
-    let sending = tokio::spawn(async move {
+    let sending = spawn(async move {
         for chunk in rest {
             sender.send(chunk).await.unwrap();
         }
@@ -185,7 +188,7 @@ async fn echo(client: &RpcClient) {
     }
     assert_eq!(receiver.recv().await, Ok(None));
     assert_eq!(receiver.recv().await, Ok(None), "again");
-    let sender = sending.await.unwrap();
+    let sender = sending.await;
     let reply = Value::Array(vec![Value::Uint(1), Value::Uint(2), Value::Uint(3)]);
     assert_eq!(receiver.control().reply().await, Ok(reply));
     sender.control().ended().await;
@@ -284,7 +287,7 @@ async fn modes(client: &RpcClient) {
     assert_eq!(drain(&mut call).await.unwrap().len(), 3);
 }
 
-async fn aborts(client: &RpcClient, provider: &mut Provider) {
+async fn aborts(client: &RpcClient, provider: &Provider) {
     let mut call = client.open("watch", Mode::Bidi, ()).await.unwrap();
     assert_eq!(call.recv().await, Ok(Some(Chunk::Raw("here".into()))));
     call.abort(Fault::new("changed_my_mind", "never mind"));
@@ -300,7 +303,7 @@ async fn aborts(client: &RpcClient, provider: &mut Provider) {
     call.ended().await;
 }
 
-async fn cancel(client: &RpcClient, provider: &mut Provider) {
+async fn cancel(client: &RpcClient, provider: &Provider) {
     let mut call = client.open("watch", Mode::Bidi, ()).await.unwrap();
     assert_eq!(call.recv().await, Ok(Some(Chunk::Raw("here".into()))));
     let (sender, receiver) = call.split();
@@ -379,7 +382,7 @@ async fn back_pressure(client: &RpcClient, provider: &Provider) {
     assert!(call.recv().await.unwrap().is_some());
     let mut before = 0;
     let held = loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        sleep(Duration::from_millis(200)).await;
         match provider.flooded.load(Ordering::Relaxed) {
             now if now == before => break now,
             now => before = now,
@@ -397,10 +400,10 @@ async fn back_pressure(client: &RpcClient, provider: &Provider) {
 }
 
 async fn many(client: &RpcClient) {
-    let mut calls = tokio::task::JoinSet::new();
+    let mut calls = Vec::new();
     for number in 0..200i64 {
         let client = client.clone();
-        calls.spawn(async move {
+        calls.push(spawn(async move {
             match number % 3 {
                 0 => assert_eq!(client.call_as::<i64>("add", &(number, 1)).await, Ok(number + 1)),
                 1 => {
@@ -420,10 +423,10 @@ async fn many(client: &RpcClient) {
                     assert_eq!(call.reply().await, Ok(Value::from(10 * number)));
                 }
             }
-        });
+        }));
     }
-    while let Some(done) = calls.join_next().await {
-        done.unwrap();
+    for call in calls {
+        call.await;
     }
 }
 
@@ -433,23 +436,23 @@ async fn ping(client: &RpcClient, carrier: Carrier) {
         _ => {
             let rtt = client.ping().await.unwrap();
             assert!(rtt > Duration::ZERO && rtt < Duration::from_secs(10));
-            let (one, two) = tokio::join!(client.ping(), client.ping());
+            let (one, two) = zip(client.ping(), client.ping()).await;
             assert!(one.is_ok() && two.is_ok());
         }
     }
 }
 
 /// The end of the link is the end of its calls, on both sides.
-async fn loss(rig: Rig, mut provider: Provider) {
+async fn loss(rig: Rig, provider: Provider) {
     let client = rig.caller.client.clone();
     let mut call = client.open("watch", Mode::Bidi, ()).await.unwrap();
     assert_eq!(call.recv().await, Ok(Some(Chunk::Raw("here".into()))));
     let waiting = {
         let client = client.clone();
-        tokio::spawn(async move { client.call("unary/hang", ()).await })
+        spawn(async move { client.call("unary/hang", ()).await })
     };
     while client.info().unwrap().calls < 2 {
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
     rig.provider.client.close();
     assert_eq!(rig.provider.client.closed().await, EndReason::Closed);
@@ -460,7 +463,7 @@ async fn loss(rig: Rig, mut provider: Provider) {
     }
     assert_eq!(call.recv().await.unwrap_err().code(), "disconnected");
     assert_eq!(call.reply().await.unwrap_err().code(), "disconnected");
-    assert_eq!(waiting.await.unwrap().unwrap_err().code(), "disconnected");
+    assert_eq!(waiting.await.unwrap_err().code(), "disconnected");
     let reason = client.closed().await;
     if rig.carrier != Carrier::Peering {
         assert!(matches!(reason, EndReason::Disconnected(_)), "{reason:?}");

@@ -1,24 +1,27 @@
 //! Machines inside an endpoint, seen through an extension: a tunnel between two nodes through a relay.
 
-mod common;
-
 use std::{collections::VecDeque, task::Poll};
 
-use common::{bind, bind_at, credentials, noise, soon};
-use macula_tokio::{
-    Code, Context, DialConfig, Endpoint, Extension, ListenConfig, RawStream, TransportConfig, alpn,
-    proto::{
-        Event,
-        endpoint::{ClientEvent, ClientId, RelayAddress, RelayClientConfig},
-        tunnel::{
-            Name,
-            client::{session::SessionConfig, supervisor},
-            relay::RelayConfig,
-        },
+use super::common::{bind, bind_at, credentials, noise, soon};
+use crate::{
+    adapter::{
+        io::{AsyncReadExt, AsyncWriteExt, shutdown},
+        run, spawn,
     },
-    tls::{ClientTls, Pin, ServerTls, Trust},
+    macula::{
+        Code, Context, DialConfig, Endpoint, Extension, ListenConfig, RawStream, Stream, TransportConfig, alpn,
+        proto::{
+            Event,
+            endpoint::{ClientEvent, ClientId, RelayAddress, RelayClientConfig},
+            tunnel::{
+                Name,
+                client::{session::SessionConfig, supervisor},
+                relay::RelayConfig,
+            },
+        },
+        tls::{ClientTls, Pin, ServerTls, Trust},
+    },
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CHANGED: u64 = 1;
 
@@ -108,7 +111,7 @@ async fn node(name: &str, relay: &Endpoint, pin: Pin) -> (Endpoint, ClientId) {
     (endpoint, client)
 }
 
-async fn next_tunnel(endpoint: &Endpoint) -> macula_tokio::Stream {
+async fn next_tunnel(endpoint: &Endpoint) -> Stream {
     let ready = endpoint.wait(CHANGED, |tunnels: &mut Tunnels, _| match tunnels.ready.pop_front() {
         Some(raw) => Poll::Ready(raw),
         None => Poll::Pending,
@@ -117,64 +120,68 @@ async fn next_tunnel(endpoint: &Endpoint) -> macula_tokio::Stream {
     endpoint.stream(raw)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tunnels_through_a_relay_are_streams_like_any_other() {
-    let (relay, pin) = relay();
-    let (near, near_client) = node("near", &relay, pin).await;
-    let (far, _) = node("far", &relay, pin).await;
-    for round in 0..2 {
-        near.with(|cx| {
-            let now = cx.now();
-            let target = Name::from("far");
-            cx.endpoint().open_tunnel(now, near_client, target).expect("a node");
-        });
-        let (mut near_send, mut near_recv) = next_tunnel(&near).await.split();
-        let mut far_end = next_tunnel(&far).await;
-        let data = noise(4 << 20, round);
-        let there = data.clone();
-        let writer = tokio::spawn(async move {
-            near_send.write_all(&there).await.expect("written");
-            near_send.shutdown().await.expect("finished");
-        });
-        let mut arrived = Vec::new();
-        soon(AsyncReadExt::read_to_end(&mut far_end, &mut arrived))
-            .await
-            .expect("read");
-        assert!(arrived == data, "intact");
-        soon(writer).await.expect("joined");
-        soon(far_end.write_all(b"got it"))
-            .await
-            .expect("the other half still goes");
-        far_end.reset(Code::INTERNAL).expect("reset");
-        drop(far_end);
-        let mut rest = Vec::new();
-        let error = soon(AsyncReadExt::read_to_end(&mut near_recv, &mut rest))
-            .await
-            .expect_err("reset");
-        assert!(error.to_string().contains("internal"), "{error}");
-    }
-    let status = relay.with(|cx| cx.endpoint().relay_stats());
-    assert!(status.is_some(), "the relay still runs");
-    assert_eq!(
-        far.with_extension(|tunnels: &mut Tunnels, _| tunnels.ready.len()),
-        Some(0)
-    );
+#[test]
+fn tunnels_through_a_relay_are_streams_like_any_other() {
+    run(async {
+        let (relay, pin) = relay();
+        let (near, near_client) = node("near", &relay, pin).await;
+        let (far, _) = node("far", &relay, pin).await;
+        for round in 0..2 {
+            near.with(|cx| {
+                let now = cx.now();
+                let target = Name::from("far");
+                cx.endpoint().open_tunnel(now, near_client, target).expect("a node");
+            });
+            let (mut near_send, mut near_recv) = next_tunnel(&near).await.split();
+            let mut far_end = next_tunnel(&far).await;
+            let data = noise(4 << 20, round);
+            let there = data.clone();
+            let writer = spawn(async move {
+                near_send.write_all(&there).await.expect("written");
+                shutdown(&mut near_send).await.expect("finished");
+            });
+            let mut arrived = Vec::new();
+            soon(AsyncReadExt::read_to_end(&mut far_end, &mut arrived))
+                .await
+                .expect("read");
+            assert!(arrived == data, "intact");
+            soon(writer).await;
+            soon(far_end.write_all(b"got it"))
+                .await
+                .expect("the other half still goes");
+            far_end.reset(Code::INTERNAL).expect("reset");
+            drop(far_end);
+            let mut rest = Vec::new();
+            let error = soon(AsyncReadExt::read_to_end(&mut near_recv, &mut rest))
+                .await
+                .expect_err("reset");
+            assert!(error.to_string().contains("internal"), "{error}");
+        }
+        let status = relay.with(|cx| cx.endpoint().relay_stats());
+        assert!(status.is_some(), "the relay still runs");
+        assert_eq!(
+            far.with_extension(|tunnels: &mut Tunnels, _| tunnels.ready.len()),
+            Some(0)
+        );
 
-    // The node's connection is its machine's: the end of a tunnel has not ended it.
-    assert!(near.with(|cx| cx.endpoint().client_connection(near_client).expect("a node").is_some()));
+        // The node's connection is its machine's: the end of a tunnel has not ended it.
+        assert!(near.with(|cx| cx.endpoint().client_connection(near_client).expect("a node").is_some()));
 
-    // The node does not come back after the endpoint was closed.
-    near.close(Code::CLOSED, "");
-    soon(near.wait_idle()).await;
-    assert_eq!(near.stats().open, 0);
-    relay.close(Code::SHUTDOWN, "");
-    soon(relay.wait_idle()).await;
+        // The node does not come back after the endpoint was closed.
+        near.close(Code::CLOSED, "");
+        soon(near.wait_idle()).await;
+        assert_eq!(near.stats().open, 0);
+        relay.close(Code::SHUTDOWN, "");
+        soon(relay.wait_idle()).await;
+    });
 }
 
-#[tokio::test]
-async fn an_extension_that_does_not_exist_is_not_waited_for() {
-    let endpoint = bind();
-    let nothing = endpoint.wait(CHANGED, |_: &mut Tunnels, _| Poll::<()>::Pending);
-    assert_eq!(soon(nothing).await, None);
-    assert_eq!(endpoint.with_extension(|tunnels: &mut Tunnels, _| tunnels.up), None);
+#[test]
+fn an_extension_that_does_not_exist_is_not_waited_for() {
+    run(async {
+        let endpoint = bind();
+        let nothing = endpoint.wait(CHANGED, |_: &mut Tunnels, _| Poll::<()>::Pending);
+        assert_eq!(soon(nothing).await, None);
+        assert_eq!(endpoint.with_extension(|tunnels: &mut Tunnels, _| tunnels.up), None);
+    });
 }

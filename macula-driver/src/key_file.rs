@@ -4,7 +4,8 @@
 //! belongs to its owner alone (mode 0600 where there are modes), and comes to be in one step: nobody ever sees a part of it.
 //!
 //! ```
-//! use macula_tokio::{entropy, key_file::{self, Existing}, proto::{Rng, identity::Identity}};
+//! use macula_driver::{entropy, key_file::{self, Existing}};
+//! use macula_proto::{Rng, identity::Identity};
 //!
 //! # fn main() -> std::io::Result<()> {
 //! # let directory = tempfile::tempdir()?;
@@ -132,7 +133,7 @@ impl Temporary {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let [a, b, c, d, e, f, g, h, ..] = macula_driver::entropy()?;
+            let [a, b, c, d, e, f, g, h, ..] = crate::entropy()?;
             let mut hidden = OsString::from(".");
             hidden.push(name);
             hidden.push(format!(".{:016x}.tmp", u64::from_ne_bytes([a, b, c, d, e, f, g, h])));

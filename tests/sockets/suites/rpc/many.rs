@@ -1,14 +1,20 @@
 //! Ten thousand calls at once on one connection, one of them never read.
 
+use std::sync::Arc;
+
+use async_lock::Barrier;
 use bytes::Bytes;
 use macula_proto::wire::Value;
-use macula_tokio::rpc::{Chunk, Mode, ServerCall};
-use tokio::task::JoinSet;
 
-use crate::{
+use super::{
     carriers::{config, connection},
     heavy::resident,
     soon,
+};
+use crate::{
+    adapter::{run, spawn},
+    macula::rpc::{Chunk, Mode, ServerCall},
+    suites::process,
 };
 
 const CALLS: u64 = 10_000;
@@ -51,12 +57,12 @@ async fn many(per_call: bool) {
     let client = caller.client.clone();
     let chunks: u8 = if per_call { 250 } else { 12 };
     let mut unread = client.open("unread", Mode::ServerStream, &chunks).await.unwrap();
-    let mut calls = JoinSet::new();
+    let mut calls = Vec::new();
     // All are open before the first goes on.
-    let gate = std::sync::Arc::new(tokio::sync::Barrier::new(CALLS as usize));
+    let gate = Arc::new(Barrier::new(CALLS as usize));
     for number in 0..CALLS {
         let (client, gate) = (client.clone(), gate.clone());
-        calls.spawn(async move {
+        calls.push(spawn(async move {
             let (name, mode) = [
                 ("echo", Mode::Bidi),
                 ("count", Mode::ServerStream),
@@ -88,11 +94,11 @@ async fn many(per_call: bool) {
                 }
             }
             resident()
-        });
+        }));
     }
     let mut most = 0;
-    while let Some(done) = calls.join_next().await {
-        most = most.max(done.unwrap());
+    for call in calls {
+        most = most.max(call.await);
     }
     let grown = most.saturating_sub(before);
     assert!(
@@ -111,10 +117,21 @@ async fn many(per_call: bool) {
     println!("stream per call: {per_call}; {} MiB more in use at most", grown >> 20);
 }
 
-/// One after the other, since they look at the memory of the process.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_calls_and_one_that_is_never_read() {
-    for per_call in [true, false] {
-        soon("all the calls", many(per_call)).await;
+#[test]
+fn ten_thousand_calls_and_one_that_is_never_read() {
+    process::alone("suites::rpc::many::with_no_other_test");
+}
+
+/// One after the other, and in a process of their own, since they look at the memory of the process.
+#[test]
+#[ignore = "a part of the test before"]
+fn with_no_other_test() {
+    if !process::is_part() {
+        return;
     }
+    run(async {
+        for per_call in [true, false] {
+            soon("all the calls", many(per_call)).await;
+        }
+    });
 }

@@ -1,14 +1,17 @@
 //! A great many bytes through one call, in constant memory. On Linux, and only when asked for:
 //!
-//! `MACULA_GIB=10 cargo test --release -p macula-tokio --test rpc heavy -- --ignored --test-threads 1 --nocapture`
+//! `MACULA_GIB=10 cargo test --release -p macula-tests --test tokio_mt heavy -- --ignored --test-threads 1 --nocapture`
 
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use macula_proto::wire::Value;
-use macula_tokio::rpc::{Chunk, Mode, ServerCall};
 
-use crate::carriers::{Carrier, Rig};
+use super::carriers::{Carrier, Rig};
+use crate::{
+    adapter::{run, sleep},
+    macula::rpc::{Chunk, Mode, ServerCall},
+};
 
 const CHUNK: usize = 64 << 10;
 /// How much more memory may be in use at any time than after the first few megabytes.
@@ -69,16 +72,18 @@ async fn through(carrier: Carrier) {
         most >> 20
     );
     drop(call);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    sleep(Duration::from_millis(100)).await;
 }
 
 macro_rules! heavy {
     ($($name:ident: $carrier:expr;)*) => {
         $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[test]
             #[ignore = "takes minutes"]
-            async fn $name() {
+            fn $name() {
+                run(async {
                 through($carrier).await;
+                });
             }
         )*
     };

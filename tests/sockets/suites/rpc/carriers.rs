@@ -2,14 +2,18 @@
 
 use std::{any::Any, sync::Arc};
 
+use futures_lite::future::zip;
 use macula_proto::{identity::Identity, peering::PeeringConfig, tunnel::relay::RelayConfig, wire::Encoding};
-use macula_tokio::{
-    DialConfig, Endpoint, ListenConfig, Options, PeerListenConfig, RelayClient, RelayServer, alpn, entropy,
-    rpc::{EncodingChoice, RpcClient, RpcConfig, RpcServer},
-    tls::{ClientTls, Credentials, Pin, SelfSigned, ServerTls, Trust},
-};
 
-use crate::soon;
+use super::soon;
+use crate::{
+    adapter::spawn,
+    macula::{
+        DialConfig, Endpoint, ListenConfig, Options, PeerListenConfig, RelayClient, RelayServer, alpn, entropy,
+        rpc::{EncodingChoice, RpcClient, RpcConfig, RpcServer},
+        tls::{ClientTls, Credentials, Pin, SelfSigned, ServerTls, Trust},
+    },
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Carrier {
@@ -70,7 +74,7 @@ pub(crate) async fn connection(near: RpcConfig, far: RpcConfig) -> (End, End) {
     let dialler = bind();
     let dial = dial(&dialler, pin);
     let dialled = dialler.connect_rpc(&dial, acceptor.local_addr(), "localhost", near);
-    let (near, far) = soon("connecting", async { tokio::join!(dialled, acceptor.accept_rpc()) }).await;
+    let (near, far) = soon("connecting", zip(dialled, acceptor.accept_rpc())).await;
     (end(near.unwrap(), &dialler), end(far.unwrap(), &acceptor))
 }
 
@@ -131,11 +135,11 @@ impl Rig {
         assert!(soon("identifying", bob.identified()).await);
         let serving = {
             let bob = bob.clone();
-            tokio::spawn(async move { bob.serve_rpc(config(2)).await })
+            spawn(async move { bob.serve_rpc(config(2)).await })
         };
         let tunnel = soon("a tunnel", alice.open("bob")).await.unwrap();
         let dialled = alice.endpoint().rpc_over(tunnel, true, config(1));
-        let both = async { tokio::join!(dialled, bob.endpoint().accept_rpc()) };
+        let both = zip(dialled, bob.endpoint().accept_rpc());
         let (near, far) = soon("greeting", both).await;
         let server = |node: &RelayClient| RpcServer::new(node.endpoint());
         Self {
@@ -159,7 +163,7 @@ impl Rig {
         let dialler = bind();
         let dial = dial(&dialler, pin);
         let near = dialler.connect_peer(&dial, acceptor.local_addr(), "localhost", identity(1));
-        let both = async { tokio::join!(near, acceptor.accept_peer()) };
+        let both = zip(near, acceptor.accept_peer());
         let (near, far) = soon("connecting", both).await;
         let (near, far) = (near.unwrap(), far.unwrap());
         let caller = near.rpc(config(1)).await.unwrap();
