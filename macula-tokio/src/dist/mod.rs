@@ -29,6 +29,7 @@
 
 mod carrier;
 mod connection;
+pub mod discovery;
 pub mod epmd;
 mod mailbox;
 mod node;
