@@ -143,6 +143,9 @@ pub enum DistEvent {
         /// Where the other node is.
         remote: SocketAddr,
     },
+    /// It is over, and messages that came before wait to be fetched: [`DistEvent::Down`] follows the last of them. Nothing
+    /// more is taken, and streams of users are gone.
+    Over(DistEnd),
     /// It is over. The last event, once every message that came before has been fetched.
     Down {
         /// The other node.
@@ -383,6 +386,43 @@ impl Endpoint {
         max: usize,
     ) -> Result<Option<Bytes>, DistStreamError> {
         self.with_dist(|role, cx| role.stream_read(cx, now, dist, stream, owner, max))
+    }
+
+    /// Reads no more of a stream: the peer is told with the code. The other direction goes on. Idempotent.
+    ///
+    /// # Errors
+    /// [`DistStreamError`].
+    pub fn dist_stream_stop(
+        &mut self,
+        now: Now,
+        dist: DistId,
+        stream: StreamId,
+        owner: Owner,
+        code: Code,
+    ) -> Result<(), DistStreamError> {
+        self.with_dist(|role, cx| {
+            role.on_stream(cx, now, dist, |users, out| users.stop(stream.get(), owner, code, out))
+        })
+    }
+
+    /// Gives up the sending direction of a stream, unless it is finished: the peer sees the code, and what has not arrived is lost.
+    /// The other direction goes on. Idempotent.
+    ///
+    /// # Errors
+    /// [`DistStreamError`].
+    pub fn dist_stream_abandon(
+        &mut self,
+        now: Now,
+        dist: DistId,
+        stream: StreamId,
+        owner: Owner,
+        code: Code,
+    ) -> Result<(), DistStreamError> {
+        self.with_dist(|role, cx| {
+            role.on_stream(cx, now, dist, |users, out| {
+                users.abandon(stream.get(), owner, code, out)
+            })
+        })
     }
 
     /// Is done with a stream: what was written arrives, nothing more is read.

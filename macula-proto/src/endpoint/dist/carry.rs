@@ -121,6 +121,9 @@ impl DistRole {
         }
         link.over = true;
         if link.known {
+            if link.controller.has_messages() {
+                cx.tell(id, DistEvent::Over(reason.clone()));
+            }
             link.ended = Some(reason);
         } else {
             tracing::debug!(%reason, "a distribution connection that nobody knows of is over");
@@ -167,6 +170,7 @@ impl DistRole {
             user::Action::Finish(stream)
             | user::Action::Prioritise { stream, .. }
             | user::Action::Stop { stream, .. }
+            | user::Action::Abandon { stream, .. }
             | user::Action::Abort { stream, .. }
             | user::Action::Tell { stream, .. } => stream,
         };
@@ -188,6 +192,7 @@ impl DistRole {
             user::Action::Prioritise { priority: urgency, .. } => _ = stream.set_priority(priority(urgency.get())),
             user::Action::Finish(_) => _ = stream.finish(),
             user::Action::Stop { code, .. } => _ = stream.stop(code),
+            user::Action::Abandon { code, .. } => _ = stream.reset(code),
             user::Action::Abort { code, .. } => stream.abort(code),
             user::Action::Tell { .. } => {}
         }

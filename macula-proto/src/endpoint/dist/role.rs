@@ -127,6 +127,11 @@ impl DistRole {
         }
     }
 
+    /// Whether [`run`](Self::run) has something to do.
+    pub(in crate::endpoint) fn has_output(&self) -> bool {
+        !self.dirty.is_empty() || !self.wake.is_empty()
+    }
+
     /// Writes what waits, and gives producers their next turn. False when there was nothing.
     pub(in crate::endpoint) fn run(&mut self, cx: &mut Cx<'_>, now: Now) -> bool {
         let mut moved = false;

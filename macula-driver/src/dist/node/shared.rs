@@ -1,43 +1,53 @@
 //! What all handles and tasks of one node share.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    future::Future,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Instant, SystemTime},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Instant,
 };
 
+use bytes::Bytes;
 use macula_proto::{
-    Now, Rng,
+    Code, Now, Rng,
     dist::{
         handshake::{Established, HandshakeConfig, Standing},
         node::{self, Action, CommandError, Target},
         nodes::{Nodes, Superseded},
     },
-    wire::etf::{Atom, Pid, Term},
-};
-use tokio::{
-    sync::{Notify, broadcast},
-    task::AbortHandle,
+    wire::{
+        dist::{Flags, handshake::Carrier},
+        etf::{Atom, Pid, Term},
+    },
 };
 
-use super::{DownReason, NodeConfig, NodeEvent};
-use crate::entropy;
+use super::{
+    DownReason, NodeConfig, NodeEvent, Runtime,
+    quic::Quic,
+    sync::{Broadcast, Changes, Either, Flag, race},
+};
+use crate::{clock, dist::DistConnection, entropy};
 
 /// Events that a slow subscriber may be behind.
 const EVENTS: usize = 256;
 
-#[derive(Debug)]
+/// Messages, and bytes, taken at once to be sent.
+const BATCH: (usize, usize) = (64, 256 << 10);
+
 pub(super) struct Shared {
     pub(super) config: NodeConfig,
     pub(super) name: Atom,
     pub(super) creation: u32,
+    pub(super) runtime: Box<dyn Runtime>,
+    pub(super) quic: OnceLock<Quic>,
     state: Mutex<State>,
     /// Something that was refused may be tried again.
-    room: Notify,
-    /// A connection came up or is gone.
-    pub(super) changed: Notify,
-    pub(super) events: broadcast::Sender<NodeEvent>,
+    room: Changes,
+    /// A connection came up or is gone, or the node ends.
+    pub(super) changed: Changes,
+    pub(super) events: Broadcast<NodeEvent>,
 }
 
 #[derive(Debug)]
@@ -45,8 +55,9 @@ pub(super) struct State {
     pub(super) node: node::Node<u64>,
     pub(super) table: Nodes<u64>,
     connections: BTreeMap<u64, Arc<Link>>,
-    mailboxes: BTreeMap<Pid, Arc<Notify>>,
-    pub(super) listeners: Vec<AbortHandle>,
+    /// Those of them that are over QUIC.
+    pub(super) quic: BTreeMap<u64, DistConnection>,
+    mailboxes: BTreeMap<Pid, Arc<Flag>>,
     pub(super) rng: Rng,
     next: u64,
     closed: bool,
@@ -55,15 +66,15 @@ pub(super) struct State {
 /// How a connection's task is woken.
 #[derive(Debug, Default)]
 pub(super) struct Link {
-    pub(super) writable: Notify,
-    pub(super) readable: Notify,
-    pub(super) close: Notify,
+    pub(super) writable: Flag,
+    pub(super) readable: Flag,
+    pub(super) close: Flag,
 }
 
 pub(super) type Actions = Vec<Action<u64>>;
 
 impl Shared {
-    pub(super) fn new(config: NodeConfig) -> io::Result<Self> {
+    pub(super) fn new(runtime: Box<dyn Runtime>, config: NodeConfig) -> io::Result<Self> {
         let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "a node's name is NAME@HOST");
         let (short, host) = config.name.split_once('@').ok_or_else(invalid)?;
         let name = Atom::new(&config.name).map_err(|_| invalid())?;
@@ -76,26 +87,40 @@ impl Shared {
         of_node.limits = config.limits.clone();
         Ok(Self {
             config,
+            runtime,
+            quic: OnceLock::new(),
             state: Mutex::new(State {
                 node: node::Node::new(of_node),
                 table: Nodes::new(name.clone()),
                 connections: BTreeMap::new(),
+                quic: BTreeMap::new(),
                 mailboxes: BTreeMap::new(),
-                listeners: Vec::new(),
                 rng,
                 next: 0,
                 closed: false,
             }),
             name,
             creation,
-            room: Notify::new(),
-            changed: Notify::new(),
-            events: broadcast::Sender::new(EVENTS),
+            room: Changes::default(),
+            changed: Changes::default(),
+            events: Broadcast::new(EVENTS),
         })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(Box::pin(task));
+    }
+
+    /// What `future` gives, unless that takes longer.
+    pub(super) async fn until<T>(&self, deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
+        match race(future, self.runtime.sleep_until(deadline)).await {
+            Either::First(value) => Some(value),
+            Either::Second(()) => None,
+        }
     }
 
     /// Runs a command and does what it asks for.
@@ -112,23 +137,23 @@ impl Shared {
             match action {
                 Action::Writable(id) => {
                     if let Some(link) = state.connections.get(&id) {
-                        link.writable.notify_one();
+                        link.writable.raise();
                     }
                 }
                 Action::Readable(id) => {
                     if let Some(link) = state.connections.get(&id) {
-                        link.readable.notify_one();
+                        link.readable.raise();
                     }
                 }
-                Action::Room => self.room.notify_waiters(),
+                Action::Room => self.room.tell(),
                 Action::Signal(pid) => {
                     if let Some(wake) = state.mailboxes.get(&pid) {
-                        wake.notify_one();
+                        wake.raise();
                     }
                 }
                 Action::Ended(pid) => {
                     if let Some(wake) = state.mailboxes.remove(&pid) {
-                        wake.notify_one();
+                        wake.raise();
                     }
                 }
                 Action::Close { connection, error } => {
@@ -145,11 +170,9 @@ impl Shared {
         mut command: impl FnMut(&mut State, &mut Actions) -> Result<R, CommandError>,
     ) -> Result<R, CommandError> {
         loop {
-            let room = self.room.notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
+            let count = self.room.count();
             match self.with(&mut command) {
-                Err(CommandError::Busy) => room.await,
+                Err(CommandError::Busy) => self.room.after(count).await,
                 result => return result,
             }
         }
@@ -168,13 +191,13 @@ impl Shared {
         .await
     }
 
-    pub(super) fn add_mailbox(&self) -> Result<(Pid, Arc<Notify>), CommandError> {
+    pub(super) fn add_mailbox(&self) -> Result<(Pid, Arc<Flag>), CommandError> {
         let mut state = self.lock();
         if state.closed {
             return Err(CommandError::Ended);
         }
         let pid = state.node.spawn()?;
-        let wake = Arc::new(Notify::new());
+        let wake = Arc::new(Flag::default());
         state.mailboxes.insert(pid.clone(), Arc::clone(&wake));
         Ok((pid, wake))
     }
@@ -186,7 +209,7 @@ impl Shared {
         });
     }
 
-    pub(super) fn handshake(&self, carrier: macula_proto::wire::dist::handshake::Carrier) -> HandshakeConfig {
+    pub(super) fn handshake(&self, carrier: Carrier) -> HandshakeConfig {
         let mut config = HandshakeConfig::new(self.name.clone(), self.creation, self.config.cookie.clone());
         config.flags = self.config.flags;
         config.timeout = self.config.setup_time;
@@ -194,7 +217,9 @@ impl Shared {
         config
     }
 
-    /// A node calls over connection `id`: how things stand.
+    // ----- connections ---------------------------------------------------------------------------------------------
+
+    /// A node calls over connection `id`, a stream of bytes: how things stand.
     pub(super) fn standing(&self, peer: &Atom, id: u64) -> Standing {
         let mut state = self.lock();
         if state.closed {
@@ -207,70 +232,137 @@ impl Shared {
         calling.standing
     }
 
-    /// The handshake of connection `id` is complete.
+    /// The handshake of connection `id`, a stream of bytes, is complete.
     pub(super) fn up(&self, id: u64, established: &Established) -> Result<(), Superseded> {
         let peer = &established.peer;
         let earlier = self.with(|state, actions| {
             let earlier = state.table.up(peer, id)?;
-            if let Some(earlier) = earlier {
-                state.node.handle(node::Event::Down { connection: earlier }, actions);
-                state.close(earlier);
-            }
-            let up = node::Event::Up {
-                connection: id,
-                peer: peer.clone(),
-                common: established.common,
-            };
-            state.node.handle(up, actions);
+            state.replace(earlier, actions);
+            state.up(id, peer, established.common, actions);
             Ok(earlier)
         })?;
-        if earlier.is_some() {
-            self.tell(NodeEvent::Down(peer.clone(), DownReason::Replaced));
-        }
-        self.tell(NodeEvent::Up(peer.clone()));
+        self.tell_up(peer, earlier.is_some());
         Ok(())
+    }
+
+    /// Connection `id`, over QUIC, is up. Which of several over QUIC stays was decided below, so that it stays whatever there is over
+    /// streams of bytes.
+    pub(super) fn prevail(&self, id: u64, peer: &Atom, common: Flags) {
+        let earlier = self.with(|state, actions| {
+            let (earlier, pending) = state.table.prevail(peer, id);
+            if let Some(pending) = pending {
+                state.close(pending);
+            }
+            state.replace(earlier, actions);
+            state.up(id, peer, common, actions);
+            earlier
+        });
+        self.tell_up(peer, earlier.is_some());
+    }
+
+    fn tell_up(&self, peer: &Atom, replaced: bool) {
+        if replaced {
+            self.tell(&NodeEvent::Down(peer.clone(), DownReason::Replaced));
+        }
+        self.tell(&NodeEvent::Up(peer.clone()));
     }
 
     /// Connection `id` is gone; `peer` as far as it is known.
     pub(super) fn gone(&self, id: u64, peer: Option<&Atom>, reason: DownReason) {
-        let was_up = self.with(|state, actions| {
+        let (was_up, last, quic) = self.with(|state, actions| {
+            state.connections.remove(&id);
+            let quic = state.quic.remove(&id);
+            let last = state.closed && state.connections.is_empty();
             let Some(peer) = peer else {
-                state.connections.remove(&id);
-                return false;
+                return (false, last, quic);
             };
             let was_up = state.table.connected(peer) == Some(id);
             state.node.handle(node::Event::Down { connection: id }, actions);
             state.table.gone(peer, id);
-            state.connections.remove(&id);
-            was_up
+            (was_up, last, quic)
         });
-        self.changed.notify_waiters();
+        // Its handle takes the lock of the endpoint.
+        drop(quic);
+        if last {
+            self.close_quic();
+        }
         if let (true, Some(peer)) = (was_up, peer) {
-            self.tell(NodeEvent::Down(peer.clone(), reason));
+            self.tell(&NodeEvent::Down(peer.clone(), reason));
+        } else {
+            self.changed.tell();
         }
     }
 
-    fn tell(&self, event: NodeEvent) {
-        // Nobody may listen.
-        let _ = self.events.send(event);
-        self.changed.notify_waiters();
+    fn tell(&self, event: &NodeEvent) {
+        self.events.send(event);
+        self.changed.tell();
     }
+
+    /// Messages to be sent on a connection.
+    pub(super) fn take(&self, id: u64) -> VecDeque<Bytes> {
+        let (messages, bytes) = BATCH;
+        self.with(|state, actions| {
+            let mut batch = VecDeque::new();
+            let mut length = 0;
+            while batch.len() < messages && length < bytes {
+                let Some(message) = state.node.poll_message(id, actions) else {
+                    break;
+                };
+                length += message.len();
+                batch.push_back(message);
+            }
+            batch
+        })
+    }
+
+    // ----- the end -------------------------------------------------------------------------------------------------
 
     /// Ends everything.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        for listener in state.listeners.drain(..) {
-            listener.abort();
-        }
         for link in state.connections.values() {
-            link.close.notify_one();
+            link.close.raise();
         }
         for wake in std::mem::take(&mut state.mailboxes).values() {
-            wake.notify_one();
+            wake.raise();
         }
+        let last = state.connections.is_empty();
         drop(state);
-        self.changed.notify_waiters();
+        if last {
+            self.close_quic();
+        }
+        self.changed.tell();
+    }
+
+    fn close_quic(&self) {
+        if let Some(quic) = self.quic.get() {
+            quic.endpoint.close(Code::CLOSED, Bytes::new());
+        }
+    }
+
+    /// Waits until the node ends.
+    pub(super) async fn closed(&self) {
+        self.when(|state| state.closed).await;
+    }
+
+    /// Waits until it is so, after changes of connections.
+    pub(super) async fn when(&self, so: impl Fn(&State) -> bool) {
+        loop {
+            let count = self.changed.count();
+            if so(&self.lock()) {
+                return;
+            }
+            self.changed.after(count).await;
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -281,10 +373,26 @@ impl State {
         self.next += 1;
         let link = Arc::new(Link::default());
         if self.closed {
-            link.close.notify_one();
+            link.close.raise();
         }
         self.connections.insert(id, Arc::clone(&link));
         (id, link)
+    }
+
+    fn up(&mut self, id: u64, peer: &Atom, common: Flags, actions: &mut Actions) {
+        let up = node::Event::Up {
+            connection: id,
+            peer: peer.clone(),
+            common,
+        };
+        self.node.handle(up, actions);
+    }
+
+    fn replace(&mut self, earlier: Option<u64>, actions: &mut Actions) {
+        if let Some(earlier) = earlier {
+            self.node.handle(node::Event::Down { connection: earlier }, actions);
+            self.close(earlier);
+        }
     }
 
     pub(super) fn is_open(&self, pid: &Pid) -> bool {
@@ -297,12 +405,11 @@ impl State {
 
     pub(super) fn close(&self, connection: u64) {
         if let Some(link) = self.connections.get(&connection) {
-            link.close.notify_one();
+            link.close.raise();
         }
     }
 }
 
 pub(super) fn now() -> Now {
-    let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    Now::new(Instant::now(), u64::try_from(unix.as_millis()).unwrap_or(u64::MAX))
+    clock::now()
 }

@@ -1,12 +1,10 @@
 use std::{fmt, sync::Arc};
 
+use super::{Node, sync::Flag};
 use macula_proto::{
     dist::node::{CommandError, RegisterError, Signal, Target},
     wire::etf::{Atom, Pid, Reference, Term},
 };
-use tokio::sync::Notify;
-
-use super::Node;
 
 /// A process of a node: a pid, and what is sent to it. Dropping it ends the process with the reason `normal`.
 ///
@@ -15,11 +13,11 @@ use super::Node;
 pub struct Mailbox {
     node: Node,
     pid: Pid,
-    wake: Arc<Notify>,
+    wake: Arc<Flag>,
 }
 
 impl Mailbox {
-    pub(super) fn new(node: Node, pid: Pid, wake: Arc<Notify>) -> Self {
+    pub(super) fn new(node: Node, pid: Pid, wake: Arc<Flag>) -> Self {
         Self { node, pid, wake }
     }
 
@@ -43,7 +41,7 @@ impl Mailbox {
             if !self.is_open() {
                 return None;
             }
-            self.wake.notified().await;
+            self.wake.raised().await;
         }
     }
 
