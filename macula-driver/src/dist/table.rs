@@ -356,6 +356,7 @@ impl Extension for Links {
                 flags,
                 side,
                 remote,
+                ..
             } => {
                 let up = Up {
                     node,

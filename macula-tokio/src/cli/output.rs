@@ -1,4 +1,4 @@
-//! Standard output of `macula rpc call`: bytes in order, as fast as they are taken.
+//! Standard output of commands whose results are bytes: bytes in order, as fast as they are taken.
 
 use std::{
     io::{self, Write},
@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::cli::outcome::{Failure, Outcome};
+use super::outcome::{Failure, Outcome};
 
 /// Bytes that may wait to be written. A longer piece waits alone.
 const ROOM: u32 = 1 << 20;
@@ -29,14 +29,14 @@ enum State {
 }
 
 #[derive(Debug)]
-pub(super) struct Output {
+pub(crate) struct Output {
     queue: Option<mpsc::UnboundedSender<(Bytes, u32)>>,
     room: Arc<Semaphore>,
     state: watch::Receiver<State>,
 }
 
 impl Output {
-    pub(super) fn stdout() -> Self {
+    pub(crate) fn stdout() -> Self {
         Self::to(io::stdout())
     }
 
@@ -59,7 +59,7 @@ impl Output {
     }
 
     /// Writes when there is room.
-    pub(super) async fn write(&self, piece: impl Into<Bytes>) {
+    pub(crate) async fn write(&self, piece: impl Into<Bytes>) {
         let piece = piece.into();
         let cost = u32::try_from(piece.len().saturating_add(PIECE)).map_or(ROOM, |cost| cost.min(ROOM));
         // Nobody closes it.
@@ -73,12 +73,12 @@ impl Output {
     }
 
     /// For whoever wants to know whether writing goes on.
-    pub(super) fn writing(&self) -> Writing {
+    pub(crate) fn writing(&self) -> Writing {
         Writing(self.state.clone())
     }
 
     /// Waits until everything is written. [`Writing`] says if it never will be.
-    pub(super) async fn finish(&mut self) {
+    pub(crate) async fn finish(&mut self) {
         self.queue = None;
         let mut state = self.state.clone();
         if state.wait_for(|state| matches!(state, State::Done)).await.is_err() {
@@ -89,11 +89,11 @@ impl Output {
 
 /// Whether what is written is read.
 #[derive(Debug)]
-pub(super) struct Writing(watch::Receiver<State>);
+pub(crate) struct Writing(watch::Receiver<State>);
 
 impl Writing {
     /// Ready when no more can be written: in good order if it was just not wanted any more.
-    pub(super) async fn broken(mut self) -> Outcome {
+    pub(crate) async fn broken(mut self) -> Outcome {
         let over = |state: &State| matches!(state, State::Closed | State::Failed(_));
         let error = match self.0.wait_for(over).await.as_deref() {
             Ok(State::Failed(error)) => error.clone(),
