@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use macula_tokio::dist::{NodeConfig, QuicConfig, Signal, Term};
+use macula_tokio::dist::{Signal, Term};
 
 use crate::{pair, recv};
 
-/// Messages in order from one node to another; how many a second.
-async fn transfer(count: i64) -> f64 {
+/// Messages in order from one node to another.
+async fn transfer(count: i64) {
     let (a, b) = pair().await;
     let mut sink = b.mailbox().unwrap();
     let source = a.mailbox().unwrap();
@@ -28,17 +28,9 @@ async fn transfer(count: i64) -> f64 {
     let rate = count as f64 / begun.elapsed().as_secs_f64();
     sending.await.unwrap();
     println!("{count} messages in order, {rate:.0} a second");
-    rate
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_messages_arrive_in_order() {
-    transfer(200_000).await;
-}
-
-/// The same with a million. Not part of every run: it takes some time.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes long"]
 async fn a_million_messages_arrive_in_order() {
     transfer(1_000_000).await;
 }
@@ -66,15 +58,4 @@ async fn large_messages_wait_for_whom_they_are_for() {
         assert_eq!(term.as_binary().map(|bytes| bytes.len()), Some(1 << 20));
     }
     sending.await.unwrap();
-}
-
-/// The settings of messages can be changed without a change of what is here.
-#[test]
-fn settings_have_defaults() {
-    let quic = QuicConfig::new(macula_tokio::tls::Trust::Insecure);
-    assert_eq!(
-        (quic.in_flight, quic.allowed, quic.credentials.is_none()),
-        (Some(2 << 20), None, true)
-    );
-    assert_eq!(NodeConfig::new("a@h", "c").connections, 1024);
 }

@@ -6,7 +6,11 @@ use macula_tokio::{
     dist::{DownReason, Node, NodeConfig, NodeEvent, QuicConfig, Signal},
     tls::{Credentials, Trust},
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    net::UdpSocket,
+    runtime::{Builder, Runtime},
+    task::JoinHandle,
+};
 
 use crate::{any, config, credentials, name, pair, recv, soon};
 
@@ -62,7 +66,7 @@ async fn a_node_that_is_killed_is_missed_and_may_come_back() {
     // Another run of it, at the same place. What was agreed with the earlier one is worth nothing to it.
     let begun = async {
         loop {
-            if tokio::net::UdpSocket::bind(address).await.is_ok() {
+            if UdpSocket::bind(address).await.is_ok() {
                 return on_its_own(&shown, address);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -77,6 +81,50 @@ async fn a_node_that_is_killed_is_missed_and_may_come_back() {
     b.shutdown().await;
     drop(b);
     runtime.shutdown_background();
+}
+
+/// A path that carries datagrams between whoever speaks first and `to`, until it is aborted.
+async fn path(to: SocketAddr) -> (SocketAddr, JoinHandle<()>) {
+    let near = UdpSocket::bind(any()).await.unwrap();
+    let far = UdpSocket::bind(any()).await.unwrap();
+    let address = near.local_addr().unwrap();
+    let carrying = tokio::spawn(async move {
+        let (mut there, mut back) = (vec![0; 65_536], vec![0; 65_536]);
+        let mut from = None;
+        loop {
+            tokio::select! {
+                Ok((length, sender)) = near.recv_from(&mut there) => {
+                    from = Some(sender);
+                    let _ = far.send_to(&there[..length], to).await;
+                }
+                Ok((length, _)) = far.recv_from(&mut back) => {
+                    if let Some(sender) = from {
+                        let _ = near.send_to(&back[..length], sender).await;
+                    }
+                }
+            }
+        }
+    });
+    (address, carrying)
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_is_made_again_with_its_session() {
+    let ((a, _), (b, at_b)) = (crate::start(quick("a")), crate::start(quick("b")));
+    let (by_path, path) = path(at_b).await;
+    soon("a dial", a.connect_quic(&name("b"), by_path)).await.unwrap();
+    assert!(a.ping(&name("b")).await && b.ping(&name("a")).await);
+    assert!(!a.quic_link(&name("b")).unwrap().resumed);
+    let (mut at_a, mut at_b_events) = (a.events(), b.events());
+    path.abort();
+    for (events, other) in [(&mut at_a, &b), (&mut at_b_events, &a)] {
+        let down = soon("down", events.next()).await;
+        let expected = NodeEvent::Down(other.name().clone(), DownReason::NetTickTimeout);
+        assert_eq!(down, Some(expected));
+    }
+    soon("a dial", a.connect_quic(&name("b"), at_b)).await.unwrap();
+    assert!(a.ping(&name("b")).await && b.ping(&name("a")).await);
+    assert!(a.quic_link(&name("b")).unwrap().resumed, "a full handshake");
 }
 
 #[tokio::test]

@@ -100,8 +100,30 @@ async fn streams_that_nobody_takes_are_refused() {
     let none = a.open_stream(&name("c"), Priority::default()).await;
     assert_eq!(none.unwrap_err(), StreamError::NotConnected);
 
-    // Those that wait for somebody who goes away are reset.
+    // Those that the peer gives up before they are taken are passed over.
     let acceptor = b.accept_streams().unwrap();
+    for _ in 0..3 {
+        let mut given_up = open(&a, "b").await;
+        given_up.write_all(b"never mind").await.unwrap();
+        given_up.reset(Code::CANCELLED).unwrap();
+    }
+    let mut meant = open(&a, "b").await;
+    meant.write_all(b"this one").await.unwrap();
+    let taken = async {
+        loop {
+            let mut taken = accept(&acceptor).await;
+            match taken.read_chunk().await {
+                Ok(bytes) => return (taken, bytes),
+                // It was taken a moment too early.
+                Err(error) => assert_eq!(error, StreamError::Reset(Code::CANCELLED)),
+            }
+        }
+    };
+    let (taken, bytes) = soon("the stream that is meant", taken).await;
+    assert_eq!((taken.id(), bytes.unwrap()), (meant.id(), "this one".into()));
+    drop((meant, taken));
+
+    // Those that wait for somebody who goes away are reset.
     let mut waiting = open(&a, "b").await;
     waiting.write_all(b"soon?").await.unwrap();
     let there = async {
