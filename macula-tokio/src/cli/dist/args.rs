@@ -48,7 +48,8 @@ The cookie is what all nodes of a cluster know. The first of these counts: --coo
 others. Files that anybody but their owner may read are refused.
 
 Messages come to registered processes: `macula`, or those of --register. With --echo they go back to whoever sent them, calls of \
-gen_server are answered with the request, and streams get their bytes back.
+gen_server are answered with the request, and streams get their bytes back. Messages wait in the network until they are shown: who \
+reads standard output slowly slows the other nodes down, unless it is --quiet.
 
 Nodes of --connect and --connect-srv are dialled until there is a connection, and again when it is lost, after a pause that grows from \
 0.5 to 30 s. With --stream a failure ends the command.
@@ -121,6 +122,9 @@ pub(crate) struct DistNodeArgs {
     /// How long a dial with its handshake may take
     #[arg(long, value_name = "SECONDS", default_value = "7", value_parser = values::positive_duration)]
     pub(crate) timeout: Duration,
+    /// Serve figures for Prometheus at http://HOST:PORT/metrics
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::tcp_address)]
+    pub(crate) metrics: Option<HostPort>,
     /// Do not tell of messages, nor of bytes on streams
     #[arg(long)]
     pub(crate) quiet: bool,

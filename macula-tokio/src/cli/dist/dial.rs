@@ -203,10 +203,8 @@ fn not_connected(peer: &str, at: &std::net::SocketAddr, error: &ConnectError) ->
         ConnectError::Io(error) if error.kind() == io::ErrorKind::TimedOut => Failure::Timeout(message),
         ConnectError::Handshake(handshake::Failure::TimedOut) => Failure::Timeout(message),
         ConnectError::Handshake(handshake::Failure::Cookie) => Failure::failed("cookie", message),
-        ConnectError::Refused(code) if *code == Code::NOT_ALLOWED => Failure::failed(
-            "cookie",
-            format_args!("{message}: it has another cookie, or a list of nodes without this one"),
-        ),
+        ConnectError::Refused(code) if *code == Code::NOT_ALLOWED => Failure::failed("cookie", message),
+        ConnectError::Handshake(handshake::Failure::NotAllowed) => Failure::failed("not_allowed", message),
         // Nodes that speak TCP say no more to a wrong cookie than that.
         ConnectError::Handshake(handshake::Failure::Lost) => Failure::failed(
             "cookie",
@@ -250,7 +248,7 @@ mod tests {
         assert_eq!(kind(ConnectError::Handshake(handshake::Failure::Lost)), "cookie");
         assert_eq!(
             kind(ConnectError::Handshake(handshake::Failure::NotAllowed)),
-            "handshake"
+            "not_allowed"
         );
         assert_eq!(kind(ConnectError::Refused(Code::NOT_ALLOWED)), "cookie");
         assert_eq!(kind(ConnectError::Refused(Code::LIMIT)), "handshake");

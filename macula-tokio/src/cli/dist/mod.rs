@@ -4,6 +4,7 @@ pub(crate) mod args;
 mod cookie;
 mod dial;
 mod events;
+mod figures;
 mod node;
 mod processes;
 mod streams;

@@ -15,6 +15,7 @@ use super::{
     cookie,
     dial::Dialler,
     events::{DistEvent, Teller},
+    figures::OfNode,
     processes::Process,
     streams,
 };
@@ -22,7 +23,7 @@ use crate::{
     Options,
     cli::{
         events::{Event, Events},
-        network,
+        metrics, network,
         outcome::{Failure, Outcome},
         relay,
         signals::Signals,
@@ -67,6 +68,14 @@ pub(super) async fn run(args: DistNodeArgs, events: &Events, signals: &mut Signa
         opened = opened => opened?,
         () = signals.stop() => return Ok(()),
     };
+    if let Some(at) = &args.metrics {
+        let serving = metrics::open(at, OfNode(node.clone()), &teller.events).await?;
+        tasks.spawn(async move {
+            // It goes on for ever.
+            let _ = serving.await;
+            Ok(())
+        });
+    }
     diallers(&node, &args, domains, &teller, &mut tasks)?;
     let outcome = work(&node, &args, &mut told, tasks, &teller, events, signals).await;
     tokio::select! {

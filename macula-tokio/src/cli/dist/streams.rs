@@ -41,7 +41,7 @@ impl Told {
     fn new(stream: &DistStream, teller: &Teller) -> Self {
         let told = Self {
             teller: teller.clone(),
-            peer: stream.node().to_string(),
+            peer: stream.node().as_str().to_owned(),
             stream: stream.id().get(),
         };
         let event = DistEvent::StreamOpen {
