@@ -5,6 +5,7 @@ mod client;
 mod data;
 mod error;
 mod incoming;
+mod outgoing;
 mod table;
 mod value;
 
@@ -23,6 +24,7 @@ pub use client::RpcClient;
 pub use data::{CallReceiver, CallSender};
 pub use error::{CallError, PingError, RpcConnectError};
 pub use incoming::ServerCall;
+pub(crate) use outgoing::Outgoing;
 use table::Links;
 pub use value::IntoValue;
 
