@@ -127,8 +127,8 @@ impl Run {
     fn client_config(&mut self, host: HostId) -> RelayClientConfig {
         let mut relays: Vec<_> = (0..self.plan.relays).map(HostId::new).collect();
         let turns = host.get() as usize % relays.len();
-        // All in the same order, as a rule: names are known at one relay only.
-        if self.plan.seed % 4 == 0 {
+        // Names are known at one relay only.
+        if self.plan.scattered {
             relays.rotate_left(turns);
         }
         let addresses = relays.iter().map(|relay| self.world.address(*relay).to_string());

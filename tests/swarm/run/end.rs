@@ -21,8 +21,8 @@ impl Run {
     pub(super) fn judge_end(&mut self, start: Start, reason: &CloseReason) {
         let wrong = match reason {
             CloseReason::Transport { .. } => true,
-            // 2: refused.
-            CloseReason::PeerTransport { code, .. } => *code != 2,
+            // 2: refused. 12: closed by the application before the handshake was complete (RFC 9000, section 10.2.3).
+            CloseReason::PeerTransport { code, .. } => ![2, 12].contains(code),
             CloseReason::Local { code, .. } | CloseReason::Peer { code, .. } => {
                 [Code::PROTOCOL, Code::INTERNAL].contains(code)
             }

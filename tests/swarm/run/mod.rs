@@ -292,7 +292,7 @@ impl Run {
             quic::Event::Over { conn, stream } => self.stream_over(start, conn, stream),
             quic::Event::Closed { conn, reason, .. } => {
                 self.judge_end(start, &reason);
-                self.streams.connection_lost(start, conn);
+                self.streams.connection_lost(start, conn, reason.to_string());
             }
             _ => {}
         }

@@ -32,6 +32,8 @@ pub struct Plan {
     pub times: Vec<Duration>,
     pub actions: Vec<Action>,
     pub faults: Vec<(Duration, Fault)>,
+    /// Nodes prefer different relays, and may not find each other.
+    pub scattered: bool,
     /// No faults but those of the links: everything has to succeed.
     pub gentle: bool,
     /// How long everything may take to come to an end when the faults are over.
@@ -149,6 +151,7 @@ impl Plan {
             times: Vec::new(),
             actions: Vec::new(),
             faults: Vec::new(),
+            scattered: relays > 1 && dice.percent(25),
             gentle: dice.percent(25),
             patience: secs(300),
         };
@@ -200,11 +203,11 @@ impl Plan {
                 }
             }
         }
-        let budget = dice.pick(&[1, 2, 4, 8]) << 20;
-        let mut left: u64 = budget;
-        while left > 0 {
-            let size = dice.size(1 << 20).min(left);
-            left -= size.max(64 << 10).min(left);
+        // Bytes of all that is asked for.
+        let mut left: u64 = dice.pick(&[4, 8, 16, 32]) << 20;
+        for _ in 0..dice.between(20, 160) {
+            let size = dice.size(4 << 20).min(left);
+            left -= size;
             let at = match dice.percent(85) {
                 true => dice.at(begin, most),
                 // Some of it when the faults are over.
@@ -243,7 +246,7 @@ impl Plan {
                         count: dice.between(1, 4),
                         kind: dice.pick(&[None, Some(Mode::Bidi), Some(Mode::ClientStream), Some(Mode::ServerStream)]),
                         chunks,
-                        size: dice.size((size / (chunks + 1)).clamp(1, 60_000)) as usize,
+                        size: dice.size((size / (chunks + 1)).clamp(1, 100_000)) as usize,
                         abort: dice.percent(10),
                     };
                     add(self, at, Action::Call(call));
@@ -270,7 +273,7 @@ impl Plan {
 
     fn draw_faults(&mut self, dice: &mut Dice, last: Duration) {
         let ids = self.ids();
-        let times = dice.between(1, 12);
+        let times = dice.between(1, 20);
         for _ in 0..times {
             let at = dice.at(secs(1), last);
             let until = dice.at(at, (at + secs(20)).min(last + ms(1)));

@@ -18,6 +18,8 @@ const GIVEN_UP: Code = match Code::new(0x77) {
     Some(code) => code,
     None => Code::CANCELLED,
 };
+/// Why a tunnel could not be opened, if it could not be expected.
+const EXCUSED: &str = "no wonder";
 /// A prime, so that every offset has content of its own.
 const NOISE: usize = 65_521;
 
@@ -136,7 +138,7 @@ impl Streams {
     /// Those that did not succeed though nothing was in their way.
     pub(super) fn incomplete(&self) -> Option<String> {
         let wanting = self.transfers.iter().find(|state| {
-            let excused = state.transfer.abort.is_some() || state.failed.as_deref() == Some("too early");
+            let excused = state.transfer.abort.is_some() || state.failed.as_deref() == Some(EXCUSED);
             !excused && !state.is_complete()
         });
         wanting.map(|state| format!("incomplete: {state:?}"))
@@ -153,9 +155,10 @@ impl Streams {
         self.dials.retain(|(at, _), _| *at != start);
     }
 
-    pub(super) fn connection_lost(&mut self, start: Start, conn: ConnectionHandle) {
+    pub(super) fn connection_lost(&mut self, start: Start, conn: ConnectionHandle, why: String) {
         if let Some(index) = self.dials.remove(&(start, conn)) {
             self.transfers[index].pending = None;
+            self.transfers[index].failed = Some(why);
         }
         self.lose(|place| (place.0, place.1) == (start, conn));
     }
@@ -240,9 +243,10 @@ impl Run {
             return self.fail(format!("{}: a failure that nobody waits for: {why}", start.0));
         };
         let early = self.world.elapsed().as_secs() < 15;
+        let excused = early || (self.plan.scattered && why.contains("target_not_connected"));
         let state = &mut self.streams.transfers[index];
         state.pending = None;
-        state.failed = Some(if early { "too early" } else { why }.to_owned());
+        state.failed = Some(if excused { EXCUSED } else { why }.to_owned());
     }
 
     pub(super) fn tunnel_arrived(&mut self, start: Start, conn: ConnectionHandle, stream: StreamId) {
