@@ -14,10 +14,10 @@ mod tunnel;
 mod values;
 
 pub use control::control;
-pub use dist::{dist, etf};
+pub use dist::{dist, dist_connect, dist_link, dist_node, etf};
 pub use peering::{frame, gate, peering};
 pub use relay_session::relay_session;
-pub use rpc::rpc;
+pub use rpc::{rpc, rpc_router, rpc_session, rpc_stream};
 pub use tunnel::{session, supervisor, tunnels};
 pub use values::{cbor, msgpack};
 
@@ -25,7 +25,7 @@ pub use values::{cbor, msgpack};
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("control", control),
     ("cbor", cbor),
     ("msgpack", msgpack),
@@ -39,6 +39,12 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("session", session),
     ("supervisor", supervisor),
     ("tunnels", tunnels),
+    ("rpc_stream", rpc_stream),
+    ("rpc_session", rpc_session),
+    ("rpc_router", rpc_router),
+    ("dist_connect", dist_connect),
+    ("dist_link", dist_link),
+    ("dist_node", dist_node),
 ];
 
 /// Runs a target on the files named on the command line.

@@ -6,7 +6,7 @@ use macula_proto::{
     wire::{
         DecodeLimits,
         cbor::det,
-        frame::{DecodedFrame, FrameParser},
+        frame::{DecodedFrame, FrameError, FrameParser},
     },
 };
 
@@ -40,7 +40,7 @@ fn parse(stream: &Bytes, piece: usize) -> Vec<Option<DecodedFrame>> {
         let mut input = stream.slice(start..stream.len().min(start + piece));
         while let Some(result) = parser.next(&mut input) {
             assert!(!over, "something comes after the end");
-            over = result.is_err();
+            over = matches!(result, Err(FrameError::TooLarge(_)));
             frames.push(result.ok());
         }
         assert!(over || input.is_empty(), "bytes are left lying");
