@@ -25,6 +25,7 @@
 //! | [`dist`] | the machines of Erlang distribution: a Rust program as a node among Erlang nodes |
 //! | [`rpc`] | the machine of one side of a streaming call, and the router of calls between nodes |
 //! | [`wire`] | bytes to values and back |
+//! | `sim` | feature `sim`: worlds of endpoints in virtual time, for tests |
 //! | [`limits`] | [`Limits`]: every cap in one place |
 //! | [`codes`] | [`Code`]: the application error codes that connections are closed and streams reset with |
 //!
@@ -179,6 +180,8 @@ pub mod peering;
 pub mod quic;
 pub mod rng;
 pub mod rpc;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod time;
 pub mod tunnel;
 pub mod wall_clock;
