@@ -68,7 +68,10 @@ pub fn dist_connect(data: &[u8]) {
     world.settle();
     world.check();
     let connected = [0, 1].map(|node| world.nodes[node].connected(&name(1 - node)));
-    assert!(world.spoilt || connected[0] == connected[1], "they do not agree: {connected:?}");
+    assert!(
+        world.spoilt || connected[0] == connected[1],
+        "they do not agree: {connected:?}"
+    );
     world.wait(world.now.after(ms(20_000)));
     assert!(world.machines.is_empty(), "a handshake without end");
 }
@@ -145,7 +148,8 @@ impl World {
             ..HandshakeConfig::new(name(node), 1, cookie.into())
         };
         let mut rng = Rng::from_seed((2 * connection + node) as u64);
-        self.machines.insert((node, connection), Handshake::new(role, config, &mut rng));
+        self.machines
+            .insert((node, connection), Handshake::new(role, config, &mut rng));
         self.event(node, connection, Event::Start);
     }
 
@@ -169,13 +173,18 @@ impl World {
     }
 
     fn event(&mut self, node: usize, connection: usize, event: Event) {
-        let Some(machine) = self.machines.get_mut(&(node, connection)) else { return };
+        let Some(machine) = self.machines.get_mut(&(node, connection)) else {
+            return;
+        };
         let (peer, mut actions) = (name(1 - node), Vec::new());
         machine.handle(self.now, event, &mut actions);
         for action in actions {
             match action {
                 Action::Send(bytes) => {
-                    self.wires.entry((1 - node, connection)).or_default().push_back(Some(bytes));
+                    self.wires
+                        .entry((1 - node, connection))
+                        .or_default()
+                        .push_back(Some(bytes));
                 }
                 Action::AskStanding { peer: who } => {
                     let calling = self.nodes[node].call(&who, connection);
@@ -225,14 +234,23 @@ impl World {
         self.up.remove(&(node, connection));
         self.nodes[node].gone(&name(1 - node), connection);
         // Under whatever name it came.
-        let others: Vec<_> = self.nodes[node].iter().filter(|(_, up)| *up == connection).map(|(peer, _)| peer.clone()).collect();
+        let others: Vec<_> = self.nodes[node]
+            .iter()
+            .filter(|(_, up)| *up == connection)
+            .map(|(peer, _)| peer.clone())
+            .collect();
         others.iter().for_each(|peer| self.nodes[node].gone(peer, connection));
     }
 
     fn wait(&mut self, until: Now) {
         self.now = until;
         let due = |machine: &Handshake| machine.poll_timeout().is_some_and(|due| due <= until.mono);
-        let due: Vec<_> = self.machines.iter().filter(|(_, machine)| due(machine)).map(|(at, _)| *at).collect();
+        let due: Vec<_> = self
+            .machines
+            .iter()
+            .filter(|(_, machine)| due(machine))
+            .map(|(at, _)| *at)
+            .collect();
         for (node, connection) in due {
             self.event(node, connection, Event::Timeout);
             let left = self.machines.get(&(node, connection)).and_then(Handshake::poll_timeout);
@@ -250,7 +268,10 @@ impl World {
 
     fn check(&self) {
         for node in [0, 1] {
-            let table: BTreeSet<_> = self.nodes[node].iter().map(|(_, connection)| (node, connection)).collect();
+            let table: BTreeSet<_> = self.nodes[node]
+                .iter()
+                .map(|(_, connection)| (node, connection))
+                .collect();
             let up: BTreeSet<_> = self.up.iter().filter(|(at, _)| *at == node).copied().collect();
             assert_eq!(table, up, "the table is wrong about node {node}");
             assert!(self.spoilt || up.len() <= 1, "two connections with one node");

@@ -21,20 +21,64 @@ use crate::script::{at, ms, operations, pick, start};
 enum Op {
     /// Everything moves.
     Settle,
-    Pull { end: bool, stream: u8, most: u16 },
-    Deliver { end: bool, stream: u8, most: u16 },
-    Send { end: bool, size: u16, key: u8 },
+    Pull {
+        end: bool,
+        stream: u8,
+        most: u16,
+    },
+    Deliver {
+        end: bool,
+        stream: u8,
+        most: u16,
+    },
+    Send {
+        end: bool,
+        size: u16,
+        key: u8,
+    },
     Take(bool),
-    Inject { end: bool, stream: u8, bytes: Vec<u8> },
-    Flip { end: bool, stream: u8, at: u16, bit: u8 },
+    Inject {
+        end: bool,
+        stream: u8,
+        bytes: Vec<u8>,
+    },
+    Flip {
+        end: bool,
+        stream: u8,
+        at: u16,
+        bit: u8,
+    },
     Tick(bool),
     Wakeup(bool),
-    Transport { end: bool, queued: u16, in_flight: u16 },
-    OpenUser { end: bool, owner: u8 },
-    Accept { end: bool, owner: u8, stop: bool },
-    User { end: bool, stream: u8, owner: u8, what: u8 },
-    OwnerGone { end: bool, owner: u8 },
-    StreamEvent { end: bool, stream: u8, what: u8 },
+    Transport {
+        end: bool,
+        queued: u16,
+        in_flight: u16,
+    },
+    OpenUser {
+        end: bool,
+        owner: u8,
+    },
+    Accept {
+        end: bool,
+        owner: u8,
+        stop: bool,
+    },
+    User {
+        end: bool,
+        stream: u8,
+        owner: u8,
+        what: u8,
+    },
+    OwnerGone {
+        end: bool,
+        owner: u8,
+    },
+    StreamEvent {
+        end: bool,
+        stream: u8,
+        what: u8,
+    },
     Sleep(u16),
     Due,
     Leave(bool),
@@ -77,7 +121,10 @@ pub fn dist_link(data: &[u8]) {
     pair.apply(Op::Lost);
     pair.feed();
     for end in &pair.ends {
-        assert!(end.over && end.controller.state() == LinkState::Over, "never told of its end");
+        assert!(
+            end.over && end.controller.state() == LinkState::Over,
+            "never told of its end"
+        );
         assert_eq!(end.controller.poll_timeout(), None);
         assert_eq!(end.controller.user_streams().count(), 0, "streams of users are left");
     }
@@ -149,7 +196,10 @@ impl Pair {
             Op::Inject { end, stream, bytes } => {
                 self.spoilt = true;
                 let (stream, _) = self.stream(end.into(), stream);
-                self.wires.entry((end.into(), stream)).or_default().extend_from_slice(&bytes);
+                self.wires
+                    .entry((end.into(), stream))
+                    .or_default()
+                    .extend_from_slice(&bytes);
             }
             Op::Flip { end, stream, at, bit } => {
                 let (stream, _) = self.stream(end.into(), stream);
@@ -164,7 +214,14 @@ impl Pair {
             Op::Wakeup(end) => self.events.push_back((end.into(), Event::Wakeup)),
             Op::Transport { end, queued, in_flight } => {
                 let (queued, in_flight) = (queued.into(), u64::from(in_flight) * 64);
-                self.events.push_back((end.into(), Event::Transport { queued, window: 1000, in_flight }));
+                self.events.push_back((
+                    end.into(),
+                    Event::Transport {
+                        queued,
+                        window: 1000,
+                        in_flight,
+                    },
+                ));
             }
             Op::Sleep(time) => self.wait(self.now.after(ms(u64::from(time) * 2))),
             Op::Due => {
@@ -178,7 +235,8 @@ impl Pair {
                 self.lost = true;
                 self.wires.clear();
                 for end in [0, 1] {
-                    self.events.push_back((end, Event::Lost(EndReason::Lost(String::new()))));
+                    self.events
+                        .push_back((end, Event::Lost(EndReason::Lost(String::new()))));
                 }
             }
             op => self.user(op),
@@ -196,7 +254,9 @@ impl Pair {
                 self.ends[end].next_user += 4;
                 let owner = Owner(u64::from(owner % 3));
                 let priority = Priority::clamped(stream as i64);
-                let opened = self.with(end, |controller, _, actions| controller.user_opened(stream, owner, priority, actions));
+                let opened = self.with(end, |controller, _, actions| {
+                    controller.user_opened(stream, owner, priority, actions)
+                });
                 assert_eq!(opened, Ok(()), "may be opened, and is not");
                 self.events.push_back((1 - end, Event::Arrived(stream)));
             }
@@ -218,9 +278,17 @@ impl Pair {
                     controller.with_users(actions, |users, out| users.owner_gone(owner, Code::CANCELLED, out));
                 });
                 let users = self.ends[usize::from(end)].controller.users();
-                assert!(users.list().all(|stream| stream.owner != owner), "streams of somebody who is gone");
+                assert!(
+                    users.list().all(|stream| stream.owner != owner),
+                    "streams of somebody who is gone"
+                );
             }
-            Op::User { end, stream, owner, what } => {
+            Op::User {
+                end,
+                stream,
+                owner,
+                what,
+            } => {
                 let streams: Vec<_> = self.ends[usize::from(end)].controller.user_streams().collect();
                 let Some(&state) = pick(&streams, stream) else { return };
                 let (stream, owner) = (state.stream, Owner(u64::from(owner % 3)));
@@ -231,7 +299,11 @@ impl Pair {
                         2 => users.reset(stream, owner, Code::CANCELLED, out),
                         3 => users.hand_over(stream, owner, Owner(1), out),
                         4 => users.may_read(stream, owner),
-                        _ => users.may_send(stream, owner).or(if state.send_fin { Ok(()) } else { Err(user::UserError::NotOwner) }),
+                        _ => users.may_send(stream, owner).or(if state.send_fin {
+                            Ok(())
+                        } else {
+                            Err(user::UserError::NotOwner)
+                        }),
                     })
                 });
                 if state.owner != owner && what % 6 != 5 {
@@ -268,7 +340,9 @@ impl Pair {
         message[..4].copy_from_slice(&number.to_be_bytes());
         let message = Bytes::from(message);
         let (up, over) = (self.ends[end].up, self.ends[end].over);
-        let sent = self.with(end, |controller, _, actions| controller.send(message.clone(), key.into(), actions));
+        let sent = self.with(end, |controller, _, actions| {
+            controller.send(message.clone(), key.into(), actions)
+        });
         if sent.is_ok() {
             assert!(up && !over, "taken without being up");
             self.ends[end].sent.push(message);
@@ -276,18 +350,25 @@ impl Pair {
     }
 
     fn take(&mut self, end: usize) {
-        let Some(message) = self.with(end, |controller, _, actions| controller.next_message(actions)) else { return };
+        let Some(message) = self.with(end, |controller, _, actions| controller.next_message(actions)) else {
+            return;
+        };
         assert!(self.ends[end].up);
         let place = self.ends[end].got;
         self.ends[end].got += 1;
-        assert!(self.spoilt || self.ends[1 - end].sent[place] == message, "lost, doubled or out of order");
+        assert!(
+            self.spoilt || self.ends[1 - end].sent[place] == message,
+            "lost, doubled or out of order"
+        );
     }
 
     fn pull(&mut self, end: usize, stream: u64, purpose: Purpose, most: usize) -> bool {
         if most == 0 {
             return false;
         }
-        match self.with(end, |controller, now, actions| controller.poll_output(now, purpose, most, actions)) {
+        match self.with(end, |controller, now, actions| {
+            controller.poll_output(now, purpose, most, actions)
+        }) {
             Some(piece) => {
                 assert!(!piece.is_empty() && piece.len() <= most);
                 if !self.lost {
@@ -305,7 +386,9 @@ impl Pair {
     fn deliver(&mut self, from: usize, stream: u64, most: usize) -> bool {
         let to = 1 - from;
         let room = self.ends[to].controller.room(stream);
-        let Some(wire) = self.wires.get_mut(&(from, stream)) else { return false };
+        let Some(wire) = self.wires.get_mut(&(from, stream)) else {
+            return false;
+        };
         let piece = wire.split_to(most.min(wire.len()).min(room)).freeze();
         let (moved, empty) = (!piece.is_empty(), wire.is_empty());
         if moved {
@@ -346,8 +429,14 @@ impl Pair {
     fn wait(&mut self, until: Now) {
         self.now = until;
         for end in [0, 1] {
-            if self.ends[end].controller.poll_timeout().is_some_and(|due| due <= until.mono) {
-                self.with(end, |controller, now, actions| controller.handle(now, Event::Timeout, actions));
+            if self.ends[end]
+                .controller
+                .poll_timeout()
+                .is_some_and(|due| due <= until.mono)
+            {
+                self.with(end, |controller, now, actions| {
+                    controller.handle(now, Event::Timeout, actions)
+                });
                 let due = self.ends[end].controller.poll_timeout();
                 assert!(due.is_none_or(|due| due > until.mono), "a deadline that is over");
             }

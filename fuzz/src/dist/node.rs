@@ -28,13 +28,31 @@ enum Op {
     Link(u8, u8),
     Unlink(u8, u8),
     Monitor(u8, u8),
-    MonitorName { by: u8, node: u8, name: u8 },
+    MonitorName {
+        by: u8,
+        node: u8,
+        name: u8,
+    },
     Demonitor(u8),
     Register(u8, u8),
-    Unregister { node: u8, name: u8 },
-    Send { from: u8, to: u8, size: u8 },
-    SendName { from: u8, node: u8, name: u8 },
-    SendAlias { from: u8, alias: u8 },
+    Unregister {
+        node: u8,
+        name: u8,
+    },
+    Send {
+        from: u8,
+        to: u8,
+        size: u8,
+    },
+    SendName {
+        from: u8,
+        node: u8,
+        name: u8,
+    },
+    SendAlias {
+        from: u8,
+        alias: u8,
+    },
     Alias(u8),
     Unalias(u8),
     Receive(u8),
@@ -44,9 +62,19 @@ enum Op {
     /// A message that the node across did not write.
     Raw(u8, u8, Vec<u8>),
     /// One that it wrote, said again with another word changed.
-    Again { from: u8, to: u8, which: u8, at: u8, bit: u8 },
+    Again {
+        from: u8,
+        to: u8,
+        which: u8,
+        at: u8,
+        bit: u8,
+    },
     /// The same control term over again: an end of something that is no more.
-    Replay { from: u8, to: u8, which: u8 },
+    Replay {
+        from: u8,
+        to: u8,
+        which: u8,
+    },
 }
 
 struct World {
@@ -142,29 +170,45 @@ impl World {
                 assert!(!self.nodes[at].is_alive(&a), "ended, and alive");
             }
             Op::Exit(a, b, kill) => {
-                let (Some((at, a)), Some((_, b))) = (self.process(a), self.process(b)) else { return };
+                let (Some((at, a)), Some((_, b))) = (self.process(a), self.process(b)) else {
+                    return;
+                };
                 let reason = Term::from(name(if kill { "kill" } else { "normal" }));
                 let _ = self.with(at, |node, actions| node.exit(&a, &b, &reason, actions));
             }
             Op::Link(a, b) => {
-                let (Some((at, a)), Some((_, b))) = (self.process(a), self.process(b)) else { return };
+                let (Some((at, a)), Some((_, b))) = (self.process(a), self.process(b)) else {
+                    return;
+                };
                 let _ = self.with(at, |node, actions| node.link(&a, &b, actions));
             }
             Op::Unlink(a, b) => {
-                let (Some((at, a)), Some((_, b))) = (self.process(a), self.process(b)) else { return };
+                let (Some((at, a)), Some((_, b))) = (self.process(a), self.process(b)) else {
+                    return;
+                };
                 self.with(at, |node, actions| node.unlink(&a, &b, actions));
             }
             Op::Monitor(a, b) => {
-                let (Some(a), Some((_, b))) = (self.process(a), self.process(b)) else { return };
+                let (Some(a), Some((_, b))) = (self.process(a), self.process(b)) else {
+                    return;
+                };
                 self.monitor(a, &b.into());
             }
             Op::MonitorName { by, node, name: of } => {
                 let Some(by) = self.process(by) else { return };
                 let node = self.nodes[usize::from(node) % NODES].name().clone();
-                self.monitor(by, &Target::Name { name: registered(of), node });
+                self.monitor(
+                    by,
+                    &Target::Name {
+                        name: registered(of),
+                        node,
+                    },
+                );
             }
             Op::Demonitor(number) => {
-                let Some((at, a, reference)) = pick(&self.monitors, number).cloned() else { return };
+                let Some((at, a, reference)) = pick(&self.monitors, number).cloned() else {
+                    return;
+                };
                 if self.with(at, |node, actions| node.demonitor(&a, &reference, actions)) {
                     assert!(!self.downs.contains_key(&reference), "told, and still to be taken back");
                     self.taken_back.insert(reference);
@@ -188,16 +232,26 @@ impl World {
                 self.with(at, |node, _| node.unregister(&registered(of)));
             }
             Op::Send { from, to, size } => {
-                let (Some(from), Some((_, to))) = (self.process(from), self.process(to)) else { return };
+                let (Some(from), Some((_, to))) = (self.process(from), self.process(to)) else {
+                    return;
+                };
                 self.send(from, &to.into(), size);
             }
             Op::SendName { from, node, name: of } => {
                 let Some(from) = self.process(from) else { return };
                 let node = self.nodes[usize::from(node) % NODES].name().clone();
-                self.send(from, &Target::Name { name: registered(of), node }, 1);
+                self.send(
+                    from,
+                    &Target::Name {
+                        name: registered(of),
+                        node,
+                    },
+                    1,
+                );
             }
             Op::SendAlias { from, alias } => {
-                let (Some(from), Some((_, _, alias))) = (self.process(from), pick(&self.aliases, alias).cloned()) else {
+                let (Some(from), Some((_, _, alias))) = (self.process(from), pick(&self.aliases, alias).cloned())
+                else {
                     return;
                 };
                 self.send(from, &alias.into(), 1);
@@ -209,7 +263,9 @@ impl World {
                 }
             }
             Op::Unalias(number) => {
-                let Some((at, a, alias)) = pick(&self.aliases, number).cloned() else { return };
+                let Some((at, a, alias)) = pick(&self.aliases, number).cloned() else {
+                    return;
+                };
                 self.with(at, |node, _| node.unalias(&a, &alias));
             }
             Op::Receive(a) => {
@@ -220,7 +276,13 @@ impl World {
             Op::Connect(a, b) => self.connect(usize::from(a) % NODES, usize::from(b) % NODES),
             Op::Disconnect(a, b) => self.disconnect(usize::from(a) % NODES, usize::from(b) % NODES),
             Op::Raw(from, to, bytes) => self.say(from, to, bytes.into()),
-            Op::Again { from, to, which, at, bit } => {
+            Op::Again {
+                from,
+                to,
+                which,
+                at,
+                bit,
+            } => {
                 let Some(message) = pick(&self.past, which) else { return };
                 let mut bytes = BytesMut::from(&message[..]);
                 if !bytes.is_empty() {
@@ -230,7 +292,9 @@ impl World {
                 self.say(from, to, bytes.freeze());
             }
             Op::Replay { from, to, which } => {
-                let Some(message) = pick(&self.past, which).cloned() else { return };
+                let Some(message) = pick(&self.past, which).cloned() else {
+                    return;
+                };
                 self.say(from, to, message);
             }
             _ => {}
@@ -249,7 +313,9 @@ impl World {
     fn monitor(&mut self, (at, a): (usize, Pid), target: &Target) {
         match self.with(at, |node, actions| node.monitor(&a, target, actions)) {
             Ok(reference) => self.monitors.push((at, a, reference)),
-            Err(CommandError::Ended | CommandError::Limit { .. } | CommandError::Busy | CommandError::NotConnected(_)) => {}
+            Err(
+                CommandError::Ended | CommandError::Limit { .. } | CommandError::Busy | CommandError::NotConnected(_),
+            ) => {}
             Err(error) => assert!(matches!(error, CommandError::OwnMailbox), "{error}"),
         }
     }
@@ -282,7 +348,11 @@ impl World {
         for (at, other) in [(a, b), (b, a)] {
             let peer = self.nodes[other].name().clone();
             self.wires.insert((at, other), VecDeque::new());
-            let event = Event::Up { connection: other, peer, common: Flags::DEFAULT };
+            let event = Event::Up {
+                connection: other,
+                peer,
+                common: Flags::DEFAULT,
+            };
             self.with(at, |node, actions| node.handle(event, actions));
         }
     }
@@ -290,7 +360,9 @@ impl World {
     fn disconnect(&mut self, a: usize, b: usize) {
         for (at, other) in [(a, b), (b, a)] {
             if self.wires.remove(&(at, other)).is_some() {
-                self.with(at, |node, actions| node.handle(Event::Down { connection: other }, actions));
+                self.with(at, |node, actions| {
+                    node.handle(Event::Down { connection: other }, actions)
+                });
             }
         }
     }
@@ -315,7 +387,10 @@ impl World {
         if !self.spoilt {
             assert_same_again(&message);
         }
-        let event = Event::Received { connection: from, message };
+        let event = Event::Received {
+            connection: from,
+            message,
+        };
         self.with(to, |node, actions| node.handle(event, actions));
         true
     }
@@ -348,7 +423,10 @@ impl World {
         self.settle();
         for (reference, count) in &self.downs {
             assert!(self.spoilt || *count == 1, "told {count} times of one end");
-            assert!(self.spoilt || !self.taken_back.contains(reference), "told after it was taken back");
+            assert!(
+                self.spoilt || !self.taken_back.contains(reference),
+                "told after it was taken back"
+            );
         }
         // All that is left ends; then nobody watches anybody.
         for (at, pid) in self.processes.clone() {
@@ -357,7 +435,10 @@ impl World {
         self.settle();
         for (at, pid) in &self.processes {
             assert!(!self.nodes[*at].is_alive(pid));
-            assert!(self.nodes[*at].whereis("x").is_none() && self.nodes[*at].whereis("y").is_none(), "a name of nobody");
+            assert!(
+                self.nodes[*at].whereis("x").is_none() && self.nodes[*at].whereis("y").is_none(),
+                "a name of nobody"
+            );
         }
     }
 }

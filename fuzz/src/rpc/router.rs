@@ -23,22 +23,67 @@ const OUTBOX: usize = 2000;
 
 #[derive(Debug, Arbitrary)]
 enum Op {
-    Arrive { cbor: bool, greets: bool },
-    Register { node: u8, procedure: u8 },
-    Open { node: u8, stream: u8, procedure: u8, mode: u8 },
-    Data { node: u8, stream: u8, size: u16 },
-    End { node: u8, stream: u8, both: bool },
-    Fail { node: u8, stream: u8 },
-    StreamReply { node: u8, stream: u8 },
-    Call { node: u8, id: u8, procedure: u8, timeout: Option<u8> },
-    Reply { node: u8, id: u8 },
-    Say { node: u8, kind: u8 },
-    Raw { node: u8, bytes: Vec<u8> },
+    Arrive {
+        cbor: bool,
+        greets: bool,
+    },
+    Register {
+        node: u8,
+        procedure: u8,
+    },
+    Open {
+        node: u8,
+        stream: u8,
+        procedure: u8,
+        mode: u8,
+    },
+    Data {
+        node: u8,
+        stream: u8,
+        size: u16,
+    },
+    End {
+        node: u8,
+        stream: u8,
+        both: bool,
+    },
+    Fail {
+        node: u8,
+        stream: u8,
+    },
+    StreamReply {
+        node: u8,
+        stream: u8,
+    },
+    Call {
+        node: u8,
+        id: u8,
+        procedure: u8,
+        timeout: Option<u8>,
+    },
+    Reply {
+        node: u8,
+        id: u8,
+    },
+    Say {
+        node: u8,
+        kind: u8,
+    },
+    Raw {
+        node: u8,
+        bytes: Vec<u8>,
+    },
     /// The node speaks the other encoding from now on.
     Switch(u8),
-    Appetite { node: u8, bytes: u16 },
+    Appetite {
+        node: u8,
+        bytes: u16,
+    },
     Hungry(u8),
-    Ended { node: u8, how: u8 },
+    Ended {
+        node: u8,
+        how: u8,
+    },
     Lose(u8),
     Sleep(u8),
     Due,
@@ -97,7 +142,10 @@ pub fn rpc_router(data: &[u8]) {
     net.wait(net.now.after(ms(4 * 3_600_000)));
     let status = net.router.status();
     assert_eq!((net.router.connections(), net.router.routes()), (0, 0));
-    assert!(status.procedures.is_empty() && status.streams == 0 && status.calls == 0, "something is left");
+    assert!(
+        status.procedures.is_empty() && status.streams == 0 && status.calls == 0,
+        "something is left"
+    );
     assert_eq!(net.router.poll_timeout(), None);
 }
 
@@ -134,7 +182,9 @@ impl Net {
             Op::Drain => self.event(Event::Drain),
             Op::Stop => self.event(Event::Stop(Code::SHUTDOWN)),
             Op::Switch(node) => {
-                let Some(side) = self.node(node).and_then(|node| self.sides.get_mut(&node)) else { return };
+                let Some(side) = self.node(node).and_then(|node| self.sides.get_mut(&node)) else {
+                    return;
+                };
                 side.encoding = match side.encoding {
                     Encoding::Cbor => Encoding::MessagePack,
                     Encoding::MessagePack => Encoding::Cbor,
@@ -147,7 +197,11 @@ impl Net {
             Op::Ended { node, how } => {
                 let Some(node) = self.node(node) else { return };
                 let code = Code::CANCELLED;
-                let how = [StreamEnded::Finished, StreamEnded::Reset(code), StreamEnded::Stopped(code)][usize::from(how % 3)];
+                let how = [
+                    StreamEnded::Finished,
+                    StreamEnded::Reset(code),
+                    StreamEnded::Stopped(code),
+                ][usize::from(how % 3)];
                 self.event(Event::Ended(node, how));
             }
             Op::Lose(node) => {
@@ -174,11 +228,23 @@ impl Net {
         };
         let Some(node) = self.node(node) else { return };
         let message = match op {
-            Op::Register { procedure: number, .. } => Message::RegisterProcedure { procedure: procedure(number) },
-            Op::Open { stream: id, procedure: number, mode, .. } => {
+            Op::Register { procedure: number, .. } => Message::RegisterProcedure {
+                procedure: procedure(number),
+            },
+            Op::Open {
+                stream: id,
+                procedure: number,
+                mode,
+                ..
+            } => {
                 let mode = [Mode::Bidi, Mode::ServerStream, Mode::ClientStream][usize::from(mode % 3)];
                 let (stream, procedure) = (stream(id), procedure(number));
-                Message::StreamOpen(StreamOpen { stream, procedure, mode, args: Value::Uint(7) })
+                Message::StreamOpen(StreamOpen {
+                    stream,
+                    procedure,
+                    mode,
+                    args: Value::Uint(7),
+                })
             }
             Op::Data { stream: id, size, .. } => {
                 let stream = self.stream_at(node, id);
@@ -191,15 +257,25 @@ impl Net {
             }
             Op::End { stream: id, both, .. } => {
                 let role = if both { EndRole::Both } else { EndRole::Send };
-                Message::StreamEnd { stream: self.stream_at(node, id), role }
+                Message::StreamEnd {
+                    stream: self.stream_at(node, id),
+                    role,
+                }
             }
-            Op::Fail { stream: id, .. } => {
-                Message::StreamError { stream: self.stream_at(node, id), fault: Fault::from_code("failed") }
-            }
-            Op::StreamReply { stream: id, .. } => {
-                Message::StreamReply { stream: self.stream_at(node, id), outcome: Outcome::Ok(Value::Uint(1)) }
-            }
-            Op::Call { id, procedure: number, timeout, .. } => Message::Call(Call {
+            Op::Fail { stream: id, .. } => Message::StreamError {
+                stream: self.stream_at(node, id),
+                fault: Fault::from_code("failed"),
+            },
+            Op::StreamReply { stream: id, .. } => Message::StreamReply {
+                stream: self.stream_at(node, id),
+                outcome: Outcome::Ok(Value::Uint(1)),
+            },
+            Op::Call {
+                id,
+                procedure: number,
+                timeout,
+                ..
+            } => Message::Call(Call {
                 call_id: Bytes::copy_from_slice(&[id % 6]),
                 procedure: procedure(number),
                 args: Value::Uint(1),
@@ -208,15 +284,22 @@ impl Net {
                 trace: None,
             }),
             Op::Reply { id, .. } => Message::Reply(Reply {
-                call_id: pick(&self.sides[&node].calls, id).cloned().unwrap_or(Bytes::copy_from_slice(&[id % 6])),
+                call_id: pick(&self.sides[&node].calls, id)
+                    .cloned()
+                    .unwrap_or(Bytes::copy_from_slice(&[id % 6])),
                 outcome: Outcome::Ok(Value::Uint(2)),
                 trace: None,
             }),
-            Op::Say { kind, .. } if kind & 1 == 0 => Message::Disconnect { reason: None, message: None },
+            Op::Say { kind, .. } if kind & 1 == 0 => Message::Disconnect {
+                reason: None,
+                message: None,
+            },
             _ => greeting(node),
         };
         let mut out = BytesMut::new();
-        message.encode(self.sides[&node].encoding, &mut out).expect("can be written");
+        message
+            .encode(self.sides[&node].encoding, &mut out)
+            .expect("can be written");
         self.raw(node, &out);
     }
 
@@ -264,10 +347,15 @@ impl Net {
 
     fn wait(&mut self, until: Now) {
         for _ in 0..100 {
-            let Some(due) = self.router.poll_timeout().filter(|due| *due <= until.mono) else { break };
+            let Some(due) = self.router.poll_timeout().filter(|due| *due <= until.mono) else {
+                break;
+            };
             self.now = at(self.now, Some(due));
             self.event(Event::Timeout);
-            assert!(self.router.poll_timeout().is_none_or(|next| next > due), "a deadline that is over");
+            assert!(
+                self.router.poll_timeout().is_none_or(|next| next > due),
+                "a deadline that is over"
+            );
         }
         self.now = until;
     }
@@ -287,7 +375,8 @@ impl Net {
             && !side.unread.is_empty()
         {
             let piece = side.unread.split_to(side.unread.len().min(700)).freeze();
-            self.router.handle(self.now, Event::Received(node, piece), &mut self.actions);
+            self.router
+                .handle(self.now, Event::Received(node, piece), &mut self.actions);
         }
     }
 
@@ -329,7 +418,11 @@ impl Net {
         assert!(there.iter().eq(self.sides.keys()), "other nodes than there are");
         for node in &status.nodes {
             // One message beyond, and 64 KiB of answers.
-            assert!(node.queued <= OUTBOX + 9000 + (64 << 10), "too much waits for a node: {}", node.queued);
+            assert!(
+                node.queued <= OUTBOX + 9000 + (64 << 10),
+                "too much waits for a node: {}",
+                node.queued
+            );
             assert!(node.procedures <= 3);
         }
         assert!(self.router.routes() <= 12, "too many calls");
@@ -351,7 +444,10 @@ impl Side {
             Message::StreamData(StreamData { stream, seq, .. }) => {
                 let next = self.heard.entry(stream).or_default();
                 // A caller may use an id again once its call is over.
-                assert!(seq == *next || seq == 0 || !self.streams.contains(&stream), "out of order");
+                assert!(
+                    seq == *next || seq == 0 || !self.streams.contains(&stream),
+                    "out of order"
+                );
                 *next = seq + 1;
             }
             Message::StreamError { stream, .. } if self.streams.contains(&stream) => {

@@ -31,24 +31,78 @@ struct Setup {
 enum Op {
     /// Everything that is written arrives.
     Settle,
-    Open { end: bool, procedure: u8, deadline: Option<u8> },
-    Send { end: bool, call: u8, size: u8 },
-    Recv { end: bool, call: u8 },
-    Finish { end: bool, call: u8 },
-    Reply { end: bool, call: u8 },
-    SetReply { end: bool, call: u8, error: bool },
-    Close { end: bool, call: u8 },
-    Abort { end: bool, call: u8 },
-    Forget { end: bool, call: u8 },
+    Open {
+        end: bool,
+        procedure: u8,
+        deadline: Option<u8>,
+    },
+    Send {
+        end: bool,
+        call: u8,
+        size: u8,
+    },
+    Recv {
+        end: bool,
+        call: u8,
+    },
+    Finish {
+        end: bool,
+        call: u8,
+    },
+    Reply {
+        end: bool,
+        call: u8,
+    },
+    SetReply {
+        end: bool,
+        call: u8,
+        error: bool,
+    },
+    Close {
+        end: bool,
+        call: u8,
+    },
+    Abort {
+        end: bool,
+        call: u8,
+    },
+    Forget {
+        end: bool,
+        call: u8,
+    },
     /// Bytes of one lane leave, and arrive.
-    Write { end: bool, lane: u8, most: u16 },
-    Deliver { end: bool, lane: u8, most: u8 },
+    Write {
+        end: bool,
+        lane: u8,
+        most: u16,
+    },
+    Deliver {
+        end: bool,
+        lane: u8,
+        most: u8,
+    },
     /// Streams that were asked for are there, or not.
-    Lanes { end: bool, open: bool },
+    Lanes {
+        end: bool,
+        open: bool,
+    },
     /// A message that the machine across did not write.
-    Forge { end: bool, lane: u8, kind: u8, call: u8 },
-    Raw { end: bool, lane: u8, bytes: Vec<u8> },
-    EndLane { end: bool, lane: u8, how: u8 },
+    Forge {
+        end: bool,
+        lane: u8,
+        kind: u8,
+        call: u8,
+    },
+    Raw {
+        end: bool,
+        lane: u8,
+        bytes: Vec<u8>,
+    },
+    EndLane {
+        end: bool,
+        lane: u8,
+        how: u8,
+    },
     Ping(bool),
     Sleep(u8),
     Due,
@@ -108,7 +162,12 @@ pub fn rpc_session(data: &[u8]) {
     for end in [0, 1] {
         // A call is finished once all that came of it was fetched.
         for call in link.ends[end].open.clone() {
-            while link.with(end, |session, now, shared, actions| session.recv(now, call, shared, actions)).is_ok() {}
+            while link
+                .with(end, |session, now, shared, actions| {
+                    session.recv(now, call, shared, actions)
+                })
+                .is_ok()
+            {}
             link.with(end, |session, now, _, actions| session.reply(now, call, actions));
         }
         link.work();
@@ -166,7 +225,9 @@ impl Link {
     }
 
     fn event(&mut self, end: usize, event: Event) {
-        self.with(end, |session, now, shared, actions| session.handle(now, event, shared, actions));
+        self.with(end, |session, now, shared, actions| {
+            session.handle(now, event, shared, actions)
+        });
     }
 
     fn with<T>(&mut self, end: usize, run: impl FnOnce(&mut Session, Now, &mut Shared, &mut Vec<Action>) -> T) -> T {
@@ -185,7 +246,11 @@ impl Link {
     fn apply(&mut self, op: Op) {
         match op {
             Op::Settle => self.settle(),
-            Op::Open { end, procedure, deadline } => self.open(end.into(), procedure, deadline),
+            Op::Open {
+                end,
+                procedure,
+                deadline,
+            } => self.open(end.into(), procedure, deadline),
             Op::Lanes { end, open } => self.answer(end.into(), open),
             Op::Write { end, lane, most } => {
                 let lane = self.lane(end.into(), lane);
@@ -219,7 +284,9 @@ impl Link {
                 self.wait(at(self.now, due));
             }
             Op::Disconnect(end) => {
-                self.with(end.into(), |session, now, _, actions| session.disconnect(now, Code::CLOSED, actions));
+                self.with(end.into(), |session, now, _, actions| {
+                    session.disconnect(now, Code::CLOSED, actions)
+                });
             }
             Op::Lose => self.lose(),
             op => self.call(op),
@@ -240,7 +307,9 @@ impl Link {
             return;
         };
         let end = usize::from(end);
-        let Some(&call) = pick(&self.ends[end].calls, call) else { return };
+        let Some(&call) = pick(&self.ends[end].calls, call) else {
+            return;
+        };
         let forgotten = self.with(end, |session, now, shared, actions| {
             match op {
                 Op::Send { size, .. } => {
@@ -259,7 +328,11 @@ impl Link {
                 Op::Finish { .. } => session.finish(now, call, actions),
                 Op::Reply { .. } => drop(session.reply(now, call, actions)),
                 Op::SetReply { error, .. } => {
-                    let outcome = if error { Outcome::Err(Fault::cancelled()) } else { Outcome::Ok(Value::Uint(1)) };
+                    let outcome = if error {
+                        Outcome::Err(Fault::cancelled())
+                    } else {
+                        Outcome::Ok(Value::Uint(1))
+                    };
                     session.set_reply(now, call, outcome, actions);
                 }
                 Op::Close { .. } => session.close(now, call, actions),
@@ -285,7 +358,9 @@ impl Link {
         let name = if procedure > 250 { b"nobody" } else { name };
         let mut request = Request::new(Bytes::from_static(name), kind);
         request.deadline = deadline.map(|deadline| ms(u64::from(deadline) * 30));
-        match self.with(end, |session, now, shared, actions| session.open(now, request, shared, actions)) {
+        match self.with(end, |session, now, shared, actions| {
+            session.open(now, request, shared, actions)
+        }) {
             Ok(call) => {
                 assert!(self.ends[end].session.is_up());
                 self.ends[end].calls.push(call);
@@ -336,7 +411,9 @@ impl Link {
             }
             return;
         }
-        let Some(wire) = self.wires.get_mut(&(from, lane)) else { return };
+        let Some(wire) = self.wires.get_mut(&(from, lane)) else {
+            return;
+        };
         let (piece, fin) = (wire.bytes.split_to(most.min(wire.bytes.len())).freeze(), wire.fin);
         let empty = wire.bytes.is_empty();
         if !self.ends[to].lanes.contains(&lane) && (!piece.is_empty() || fin) {
@@ -367,11 +444,26 @@ impl Link {
         let known = pick(&self.ends[end].calls, call).and_then(|call| self.ends[end].session.call_info(*call));
         let stream = known.map_or(stream, |info| info.id);
         let message = match kind % 6 {
-            0 => Message::StreamEnd { stream, role: EndRole::Send },
-            1 => Message::StreamEnd { stream, role: EndRole::Both },
-            2 => Message::StreamError { stream, fault: Fault::cancelled() },
-            3 => Message::StreamReply { stream, outcome: Outcome::Ok(Value::Null) },
-            4 => Message::Disconnect { reason: None, message: None },
+            0 => Message::StreamEnd {
+                stream,
+                role: EndRole::Send,
+            },
+            1 => Message::StreamEnd {
+                stream,
+                role: EndRole::Both,
+            },
+            2 => Message::StreamError {
+                stream,
+                fault: Fault::cancelled(),
+            },
+            3 => Message::StreamReply {
+                stream,
+                outcome: Outcome::Ok(Value::Null),
+            },
+            4 => Message::Disconnect {
+                reason: None,
+                message: None,
+            },
             _ => Message::StreamData(StreamData {
                 stream,
                 seq: known.map_or(0, |info| info.seq_in),
@@ -385,7 +477,9 @@ impl Link {
         }
         let lane = self.lane(end, lane);
         let mut bytes = BytesMut::new();
-        message.encode(Encoding::MessagePack, &mut bytes).expect("can be written");
+        message
+            .encode(Encoding::MessagePack, &mut bytes)
+            .expect("can be written");
         if self.ends[end].session.wants(lane) {
             self.event(end, Event::Received(lane, bytes.freeze()));
         }
@@ -408,7 +502,11 @@ impl Link {
     fn wait(&mut self, until: Now) {
         self.now = until;
         for end in [0, 1] {
-            if self.ends[end].session.poll_timeout().is_some_and(|due| due <= until.mono) {
+            if self.ends[end]
+                .session
+                .poll_timeout()
+                .is_some_and(|due| due <= until.mono)
+            {
                 self.event(end, Event::Timeout);
                 let due = self.ends[end].session.poll_timeout();
                 assert!(due.is_none_or(|due| due > until.mono), "a deadline that is over");
@@ -434,7 +532,10 @@ impl Link {
     fn act(&mut self, end: usize, action: Action) {
         let state = &mut self.ends[end];
         // Behind the end comes only what follows from fetching and writing what was there before.
-        let late = matches!(action, Action::Finished(_) | Action::Readable(_) | Action::Replied(_) | Action::Read(_) | Action::Release(_));
+        let late = matches!(
+            action,
+            Action::Finished(_) | Action::Readable(_) | Action::Replied(_) | Action::Read(_) | Action::Release(_)
+        );
         assert!(late || !state.over, "after the end: {action:?}");
         match action {
             Action::OpenLane(call) => state.wanted.push(call),

@@ -29,7 +29,11 @@ struct Setup {
 
 #[derive(Debug, Arbitrary)]
 enum Op {
-    Send { side: bool, size: u8, term: bool },
+    Send {
+        side: bool,
+        size: u8,
+        term: bool,
+    },
     Deliver(bool),
     Recv(bool, Option<u8>),
     AwaitReply(bool, Option<u8>),
@@ -159,7 +163,11 @@ impl Call {
                 self.lost = true;
                 for side in [0, 1] {
                     self.sides[side].wire.clear();
-                    let loss = if process { Loss::PeerDown } else { Loss::Connection(Fault::disconnected()) };
+                    let loss = if process {
+                        Loss::PeerDown
+                    } else {
+                        Loss::Connection(Fault::disconnected())
+                    };
                     self.event(side, Event::CarrierLost(loss));
                 }
             }
@@ -169,7 +177,11 @@ impl Call {
                 self.wait(due.unwrap_or(self.now).max(self.now));
             }
             Op::RudeData(side, off) => {
-                let seq = self.sides[usize::from(side)].stream.info().seq_in.wrapping_add_signed((off / 32).into());
+                let seq = self.sides[usize::from(side)]
+                    .stream
+                    .info()
+                    .seq_in
+                    .wrapping_add_signed((off / 32).into());
                 let chunk = self.chunk(10, false);
                 self.rude(side.into(), Event::PeerData { seq, chunk });
             }
@@ -264,7 +276,10 @@ impl Call {
                 if let Ok(chunk) = result {
                     let place = self.sides[side].received;
                     self.sides[side].received += 1;
-                    assert!(self.rude || self.sides[1 - side].sent[place] == chunk, "lost, doubled or out of order");
+                    assert!(
+                        self.rude || self.sides[1 - side].sent[place] == chunk,
+                        "lost, doubled or out of order"
+                    );
                 }
             }
             Action::Replied { waiter, .. } => {

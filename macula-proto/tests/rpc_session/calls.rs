@@ -7,7 +7,7 @@ use macula_proto::{
     Code,
     rpc::{
         Chunk, EndRole, Kind, Mode, Outcome, RecvError, ReplyError,
-        session::{Action, CallId, Event, Incoming, Lane, LaneEnd, Request},
+        session::{Action, CallId, EndReason, Event, Incoming, Lane, LaneEnd, Medium, Request, Side},
     },
     wire::{
         Encoding, Value,
@@ -15,7 +15,7 @@ use macula_proto::{
     },
 };
 
-use crate::peer::{Script, connect, id};
+use crate::peer::{Script, config, connect, id};
 
 const BOTH: [Encoding; 2] = [Encoding::MessagePack, Encoding::Cbor];
 
