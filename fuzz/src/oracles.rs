@@ -2,11 +2,7 @@
 
 use bytes::Bytes;
 use macula_proto::wire::Value;
-use minicbor::{
-    Decoder,
-    data::Type,
-    decode::Error,
-};
+use minicbor::{Decoder, data::Type, decode::Error};
 
 /// What `minicbor` makes of bytes that we take, which bounds how deep they can go.
 pub(crate) fn from_minicbor(data: &[u8]) -> Result<Value, Error> {

@@ -96,4 +96,3 @@ fn laxer_ciborium(kind: DecodeErrorKind, data: &[u8]) -> bool {
 fn too_deep(kind: DecodeErrorKind) -> bool {
     matches!(kind, DecodeErrorKind::TooDeep { .. })
 }
-

@@ -6,7 +6,7 @@ use macula_proto::{
     wire::{
         DecodeLimits,
         cbor::det,
-        frame::{DecodedFrame, FrameParser},
+        frame::{DecodedFrame, FrameError, FrameParser},
     },
 };
 
@@ -40,11 +40,14 @@ fn parse(stream: &Bytes, piece: usize) -> Vec<Option<DecodedFrame>> {
         let mut input = stream.slice(start..stream.len().min(start + piece));
         while let Some(result) = parser.next(&mut input) {
             assert!(!over, "something comes after the end");
-            over = result.is_err();
+            over = matches!(result, Err(FrameError::TooLarge(_)));
             frames.push(result.ok());
         }
         assert!(over || input.is_empty(), "bytes are left lying");
-        assert!(parser.buffered() < MAX_PAYLOAD as usize + 4, "a complete frame is held back");
+        assert!(
+            parser.buffered() < MAX_PAYLOAD as usize + 4,
+            "a complete frame is held back"
+        );
     }
     frames
 }
@@ -58,7 +61,11 @@ fn payload(bytes: Bytes) {
     let value = det::decode(&bytes, &LIMITS).expect("deterministic");
     let map = value.as_map().expect("a map");
     let fields = decoded.raw.fields(&LIMITS);
-    let unsigned: Vec<_> = map.iter().filter(|(key, _)| key.as_text() != Some("signature")).cloned().collect();
+    let unsigned: Vec<_> = map
+        .iter()
+        .filter(|(key, _)| key.as_text() != Some("signature"))
+        .cloned()
+        .collect();
     assert_eq!(fields, unsigned);
 
     let signer = Identity::from_seed(b"a key that nothing else uses ...");
@@ -71,7 +78,10 @@ fn payload(bytes: Bytes) {
     assert_eq!(raw.verify(&key), Ok(()));
     let again = DecodedFrame::decode(raw.payload().clone(), &LIMITS).expect("what was written can be read");
     assert_eq!(again.raw, raw);
-    let third = again.frame.sign(&signer).expect("what was read twice can be written twice");
+    let third = again
+        .frame
+        .sign(&signer)
+        .expect("what was read twice can be written twice");
     assert_eq!(third, raw, "not one form");
     let mut wire = BytesMut::new();
     raw.put(&mut wire);

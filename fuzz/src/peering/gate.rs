@@ -19,7 +19,11 @@ enum Op {
     AllowOnly(Option<u8>),
     Duplicates(Policy),
     ShutDown,
-    Open { handshaking: u8, connected: u8, policy: Policy },
+    Open {
+        handshaking: u8,
+        connected: u8,
+        policy: Policy,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
@@ -70,7 +74,12 @@ impl Model {
                 let Some(at) = self.waiting.iter().position(|waiting| *waiting == (*conn, false)) else {
                     return actions;
                 };
-                let twins: Vec<_> = self.inside.iter().filter(|(_, other)| *other == peer).map(|(conn, _)| *conn).collect();
+                let twins: Vec<_> = self
+                    .inside
+                    .iter()
+                    .filter(|(_, other)| *other == peer)
+                    .map(|(conn, _)| *conn)
+                    .collect();
                 let replaces = self.config.duplicates == Duplicates::ReplaceOlder && !twins.is_empty();
                 let refusal = if self.shut {
                     Some(Refusal::Shutdown)
@@ -136,7 +145,11 @@ pub fn gate(data: &[u8]) {
             })),
             Op::Duplicates(policy) => GateEvent::Duplicates(policy.into()),
             Op::ShutDown => GateEvent::ShutDown,
-            Op::Open { handshaking, connected, policy } => GateEvent::Open(GateConfig {
+            Op::Open {
+                handshaking,
+                connected,
+                policy,
+            } => GateEvent::Open(GateConfig {
                 duplicates: policy.into(),
                 allow_only: None,
                 handshaking: (handshaking % 8).into(),
@@ -146,18 +159,36 @@ pub fn gate(data: &[u8]) {
         let (mut actions, inside) = (Vec::new(), gate.connected());
         gate.handle(event.clone(), &mut actions);
         assert_eq!(actions, model.step(&event), "{event:?}");
-        assert_eq!((gate.handshaking(), gate.connected()), (model.waiting.len(), model.inside.len()));
-        assert!(gate.connected() <= model.config.connected.max(inside), "more than may be");
+        assert_eq!(
+            (gate.handshaking(), gate.connected()),
+            (model.waiting.len(), model.inside.len())
+        );
+        assert!(
+            gate.connected() <= model.config.connected.max(inside),
+            "more than may be"
+        );
         for number in 0..8 {
             let peer = peer(number);
-            let known = model.inside.iter().filter(|(_, other)| **other == peer).map(|(conn, _)| *conn);
+            let known = model
+                .inside
+                .iter()
+                .filter(|(_, other)| **other == peer)
+                .map(|(conn, _)| *conn);
             assert!(gate.connections_of(&peer).eq(known));
         }
     }
-    let all: Vec<_> = model.waiting.iter().map(|(conn, _)| *conn).chain(model.inside.into_keys()).collect();
+    let all: Vec<_> = model
+        .waiting
+        .iter()
+        .map(|(conn, _)| *conn)
+        .chain(model.inside.into_keys())
+        .collect();
     for conn in all {
         gate.handle(GateEvent::Gone(conn), &mut Vec::new());
     }
     assert_eq!((gate.handshaking(), gate.connected()), (0, 0));
-    assert!((0..8).all(|number| gate.connections_of(&peer(number)).next().is_none()), "something is left");
+    assert!(
+        (0..8).all(|number| gate.connections_of(&peer(number)).next().is_none()),
+        "something is left"
+    );
 }

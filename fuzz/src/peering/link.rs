@@ -39,19 +39,38 @@ struct Setup {
 enum Op {
     /// Everything moves, until nothing does.
     Settle,
-    Pull { end: bool, max: u16 },
-    Deliver { end: bool, most: u8 },
-    Send { end: bool, size: u16 },
+    Pull {
+        end: bool,
+        max: u16,
+    },
+    Deliver {
+        end: bool,
+        most: u8,
+    },
+    Send {
+        end: bool,
+        size: u16,
+    },
     Flushed(bool),
-    Decide { admit: bool, why: u8 },
+    Decide {
+        admit: bool,
+        why: u8,
+    },
     Sleep(u8),
     Due,
     Start(bool),
-    Flip { end: bool, at: u16, bit: u8 },
+    Flip {
+        end: bool,
+        at: u16,
+        bit: u8,
+    },
     Drop(bool),
     Duplicate(bool),
     Swap(bool),
-    Inject { end: bool, bytes: Vec<u8> },
+    Inject {
+        end: bool,
+        bytes: Vec<u8>,
+    },
     Close(bool),
     Abort(bool),
     Finish(bool),
@@ -92,7 +111,9 @@ fn config(setup: &Setup, end: usize, ids: [u8; 2]) -> PeeringConfig {
     let mut config = PeeringConfig::new(Arc::new(Identity::from_seed(&[ids[end]; 32])));
     config.binding = [BindingMode::Off, BindingMode::Send, BindingMode::Require][usize::from(setup.binding[end] % 3)];
     config.clock_skew = setup.skew[end].map(|skew| ms(u64::from(skew) * 1000));
-    config.realms = (0..setup.realms[end] % 3).map(|realm| Id32([realm + setup.realms[end] / 128; 32])).collect();
+    config.realms = (0..setup.realms[end] % 3)
+        .map(|realm| Id32([realm + setup.realms[end] / 128; 32]))
+        .collect();
     if setup.shared[end] {
         config.realm_rule = RealmRule::Shared;
     }
@@ -155,7 +176,9 @@ impl Link {
             ahead: i64::from(setup.ahead) * 1000,
             ends: [end(0), end(1)],
             spoilt: false,
-            exporters: setup.exporters.map(|exporter| (exporter % 4 != 0).then_some([exporter % 4 / 2; 32])),
+            exporters: setup
+                .exporters
+                .map(|exporter| (exporter % 4 != 0).then_some([exporter % 4 / 2; 32])),
             same: setup.same_identity,
         }
     }
@@ -308,8 +331,17 @@ impl Link {
             return;
         }
         self.ends[1].admitted = admit;
-        let refusals = [Refusal::NotAllowed, Refusal::Duplicate, Refusal::Limit, Refusal::Shutdown];
-        let event = if admit { Event::Admit } else { Event::Refuse(refusals[usize::from(why % 4)]) };
+        let refusals = [
+            Refusal::NotAllowed,
+            Refusal::Duplicate,
+            Refusal::Limit,
+            Refusal::Shutdown,
+        ];
+        let event = if admit {
+            Event::Admit
+        } else {
+            Event::Refuse(refusals[usize::from(why % 4)])
+        };
         self.feed(1, event);
     }
 
@@ -349,7 +381,10 @@ impl Link {
                     assert!(!state.connected, "connected twice");
                     assert!(end == 0 || state.admitted || self.spoilt);
                     assert_eq!(connected.peer, peer);
-                    assert!(!connected.bound || self.exporters[0] == self.exporters[1], "bound to another session");
+                    assert!(
+                        !connected.bound || self.exporters[0] == self.exporters[1],
+                        "bound to another session"
+                    );
                     state.connected = true;
                 }
                 Action::Frame(frame) => {
@@ -377,7 +412,11 @@ impl Link {
     fn wait(&mut self, until: Now) {
         self.now = until;
         for end in [0, 1] {
-            if self.ends[end].peering.poll_timeout().is_some_and(|due| due <= until.mono) {
+            if self.ends[end]
+                .peering
+                .poll_timeout()
+                .is_some_and(|due| due <= until.mono)
+            {
                 self.feed(end, Event::Timeout);
                 let next = self.ends[end].peering.poll_timeout();
                 assert!(next.is_none_or(|next| next > until.mono), "a deadline that is over");

@@ -28,19 +28,40 @@ struct Setup {
 #[derive(Debug, Arbitrary)]
 enum Op {
     Identified(bool),
-    Ok { tunnel: u8, cbor: bool },
-    Error { why: u8, cbor: bool },
-    Notify { tunnel: u8, source: u8, cbor: bool },
-    Closed { tunnel: u8 },
+    Ok {
+        tunnel: u8,
+        cbor: bool,
+    },
+    Error {
+        why: u8,
+        cbor: bool,
+    },
+    Notify {
+        tunnel: u8,
+        source: u8,
+        cbor: bool,
+    },
+    Closed {
+        tunnel: u8,
+    },
     /// What no relay says.
-    Odd { kind: u8, cbor: bool },
+    Odd {
+        kind: u8,
+        cbor: bool,
+    },
     Raw(Vec<u8>),
     Arrived,
-    Prefix { stream: u8, tunnel: u8 },
+    Prefix {
+        stream: u8,
+        tunnel: u8,
+    },
     StreamLost(u8),
     Request(u8),
     Cancel(u8),
-    Done { stream: u8, finished: bool },
+    Done {
+        stream: u8,
+        finished: bool,
+    },
     Allow(Option<u8>),
     Sleep(u8),
     Due,
@@ -96,7 +117,8 @@ pub fn session(data: &[u8]) {
     let mut data = Unstructured::new(data);
     let Ok(setup) = data.arbitrary::<Setup>() else { return };
     let mut config = SessionConfig::new(Name::from("a"));
-    config.encoding = [EncodingChoice::Auto, EncodingChoice::MessagePack, EncodingChoice::Cbor][usize::from(setup.encoding % 3)];
+    config.encoding =
+        [EncodingChoice::Auto, EncodingChoice::MessagePack, EncodingChoice::Cbor][usize::from(setup.encoding % 3)];
     config.allow_from = setup.allow.map(names);
     config.limits = limits();
     let mut rig = Rig {
@@ -130,18 +152,33 @@ impl Rig {
             Op::Identified(cbor) => self.hear(&Message::Identified, cbor),
             Op::Ok { tunnel, cbor } => self.hear(&Message::TunnelOk { tunnel: id(tunnel) }, cbor),
             Op::Error { why, cbor } => {
-                let reasons = [Reason::Busy, Reason::TargetNotConnected, Reason::StreamLimit, Reason::Draining];
+                let reasons = [
+                    Reason::Busy,
+                    Reason::TargetNotConnected,
+                    Reason::StreamLimit,
+                    Reason::Draining,
+                ];
                 let reason = reasons[usize::from(why % 4)].clone();
                 self.hear(&Message::TunnelError { reason }, cbor);
             }
             Op::Notify { tunnel, source, cbor } => {
                 let source = BytesMut::from(name(source).as_bytes()).freeze();
-                self.hear(&Message::TunnelNotify { tunnel: id(tunnel), source }, cbor);
+                self.hear(
+                    &Message::TunnelNotify {
+                        tunnel: id(tunnel),
+                        source,
+                    },
+                    cbor,
+                );
             }
             Op::Closed { tunnel } => self.hear(&Message::TunnelClose { tunnel: id(tunnel) }, false),
             Op::Odd { kind, cbor } => {
                 let name = BytesMut::from(name(kind).as_bytes()).freeze();
-                let odd = if kind & 1 == 0 { Message::Identify { name } } else { Message::TunnelRequest { target: name } };
+                let odd = if kind & 1 == 0 {
+                    Message::Identify { name }
+                } else {
+                    Message::TunnelRequest { target: name }
+                };
                 self.hear(&odd, cbor);
             }
             Op::Raw(bytes) => self.event(Event::ControlBytes(&bytes)),
@@ -154,7 +191,9 @@ impl Rig {
                 self.event(Event::StreamArrived { stream });
             }
             Op::Prefix { stream, tunnel } => {
-                let Some(&stream) = pick(&self.known, stream) else { return };
+                let Some(&stream) = pick(&self.known, stream) else {
+                    return;
+                };
                 // The first 32 bytes come once.
                 if matches!(self.streams.get(&stream), Some(None)) {
                     self.streams.insert(stream, Some(id(tunnel)));
@@ -162,7 +201,9 @@ impl Rig {
                 }
             }
             Op::StreamLost(stream) => {
-                let Some(&stream) = pick(&self.known, stream) else { return };
+                let Some(&stream) = pick(&self.known, stream) else {
+                    return;
+                };
                 self.streams.remove(&stream);
                 self.event(Event::StreamLost { stream });
             }
@@ -170,17 +211,28 @@ impl Rig {
                 let request = RequestId(self.requests.len() as u64);
                 self.requests.push(request);
                 self.open.insert(request);
-                self.event(Event::Request { request, target: name(target) });
+                self.event(Event::Request {
+                    request,
+                    target: name(target),
+                });
             }
             Op::Cancel(request) => {
-                let Some(&request) = pick(&self.requests, request) else { return };
+                let Some(&request) = pick(&self.requests, request) else {
+                    return;
+                };
                 self.event(Event::Cancel { request });
                 assert!(!self.open.contains(&request), "given up, and no outcome");
             }
             Op::Done { stream, finished } => {
-                let Some(&stream) = pick(&self.known, stream) else { return };
+                let Some(&stream) = pick(&self.known, stream) else {
+                    return;
+                };
                 self.active.retain(|active| *active != stream);
-                let end = if finished { TunnelEnd::Finished } else { TunnelEnd::Abandoned };
+                let end = if finished {
+                    TunnelEnd::Finished
+                } else {
+                    TunnelEnd::Abandoned
+                };
                 self.event(Event::TunnelDone { stream, end });
             }
             Op::Allow(bits) => {
@@ -190,7 +242,11 @@ impl Rig {
             Op::Sleep(steps) => self.wait(self.now.after(ms(u64::from(steps) * 100))),
             Op::Due => self.wait(at(self.now, self.session.poll_timeout())),
             Op::Ended(reset) => {
-                let end = if reset { ControlEnd::Reset(Code::CANCELLED) } else { ControlEnd::Finished };
+                let end = if reset {
+                    ControlEnd::Reset(Code::CANCELLED)
+                } else {
+                    ControlEnd::Finished
+                };
                 self.event(Event::ControlEnded(end));
             }
             Op::Stalled => self.event(Event::ControlStalled),
@@ -218,7 +274,10 @@ impl Rig {
         self.now = until;
         if self.session.poll_timeout().is_some_and(|due| due <= until.mono) {
             self.event(Event::Timeout);
-            assert!(self.session.poll_timeout().is_none_or(|due| due > until.mono), "a deadline that is over");
+            assert!(
+                self.session.poll_timeout().is_none_or(|due| due > until.mono),
+                "a deadline that is over"
+            );
         }
     }
 
@@ -226,8 +285,9 @@ impl Rig {
         let mut actions = Vec::new();
         self.session.handle(self.now, event, &mut actions);
         for action in actions {
-            let outcome = matches!(action, Action::RequestFailed { .. });
-            assert!(outcome || !self.over, "after the end: {action:?}");
+            // Who asks late is answered, and what arrives late is sent back.
+            let late = matches!(action, Action::RequestFailed { .. } | Action::RejectStream { .. });
+            assert!(late || !self.over, "after the end: {action:?}");
             self.act(action);
         }
         let (status, limits) = (self.session.status(), limits());
@@ -239,13 +299,17 @@ impl Rig {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::SendControl(bytes) => assert!(self.connected && !bytes.is_empty()),
+            Action::SendControl(bytes) => assert!(!bytes.is_empty()),
             Action::RejectStream { stream, .. } => {
                 self.streams.remove(&stream);
                 self.active.retain(|active| *active != stream);
             }
             Action::Identified => assert!(!std::mem::replace(&mut self.identified, true), "identified twice"),
-            Action::Opened { request, tunnel, stream } => {
+            Action::Opened {
+                request,
+                tunnel,
+                stream,
+            } => {
                 assert!(self.open.remove(&request), "a second outcome");
                 self.hand_out(stream, tunnel);
             }
@@ -260,7 +324,11 @@ impl Rig {
     }
 
     fn hand_out(&mut self, stream: StreamKey, tunnel: TunnelId) {
-        assert_eq!(self.streams.remove(&stream), Some(Some(tunnel)), "not what the stream began with");
+        assert_eq!(
+            self.streams.remove(&stream),
+            Some(Some(tunnel)),
+            "not what the stream began with"
+        );
         self.active.push(stream);
     }
 }

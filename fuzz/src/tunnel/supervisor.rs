@@ -91,14 +91,27 @@ pub fn supervisor(data: &[u8]) {
         }
         let status = supervisor.status();
         assert_eq!(matches!(status, SupervisorStatus::Up(_)), up);
-        let trying = matches!(status, SupervisorStatus::Dialling(_) | SupervisorStatus::Identifying(_) | SupervisorStatus::Up(_));
+        let trying = matches!(
+            status,
+            SupervisorStatus::Dialling(_) | SupervisorStatus::Identifying(_) | SupervisorStatus::Up(_)
+        );
         assert_eq!(trying, live.is_some(), "{status:?}");
         let stopped = status == SupervisorStatus::Stopped;
-        assert_eq!(supervisor.poll_timeout().is_none(), stopped, "a state without a way out: {status:?}");
+        assert_eq!(
+            supervisor.poll_timeout().is_none(),
+            stopped,
+            "a state without a way out: {status:?}"
+        );
         if event == Event::Timeout {
-            assert!(supervisor.poll_timeout().is_none_or(|due| due > now.mono), "a deadline that is over");
+            assert!(
+                supervisor.poll_timeout().is_none_or(|due| due > now.mono),
+                "a deadline that is over"
+            );
         }
     }
     supervisor.handle(now, Event::Stop, &mut Vec::new());
-    assert_eq!((supervisor.status(), supervisor.poll_timeout()), (SupervisorStatus::Stopped, None));
+    assert_eq!(
+        (supervisor.status(), supervisor.poll_timeout()),
+        (SupervisorStatus::Stopped, None)
+    );
 }

@@ -21,21 +21,52 @@ const NAMES: u8 = 4;
 
 #[derive(Debug, Arbitrary)]
 enum Op {
-    Join { name: u8, grants: u8 },
-    Request { node: u8, target: u8 },
-    Cancel { node: u8, request: u8 },
+    Join {
+        name: u8,
+        grants: u8,
+    },
+    Request {
+        node: u8,
+        target: u8,
+    },
+    Cancel {
+        node: u8,
+        request: u8,
+    },
     /// So many bytes of control messages.
-    Up { node: u8, most: u8 },
-    Down { node: u8, most: u8 },
+    Up {
+        node: u8,
+        most: u8,
+    },
+    Down {
+        node: u8,
+        most: u8,
+    },
     /// The next thing on the how-manieth stream that has something.
-    Stream { node: u8, stream: u8 },
-    Abandon { node: u8, stream: u8 },
-    Finish { tunnel: u8 },
+    Stream {
+        node: u8,
+        stream: u8,
+    },
+    Abandon {
+        node: u8,
+        stream: u8,
+    },
+    Finish {
+        tunnel: u8,
+    },
     /// The connection breaks, and the relay notices at once or never by itself.
-    Break { node: u8, noticed: bool },
+    Break {
+        node: u8,
+        noticed: bool,
+    },
     Sleep(u8),
-    Grant { node: u8, more: u8 },
-    Leave { node: u8 },
+    Grant {
+        node: u8,
+        more: u8,
+    },
+    Leave {
+        node: u8,
+    },
     Drain,
 }
 
@@ -139,7 +170,9 @@ impl World {
                 }
             }
             Op::Up { node, most } => {
-                let Some(at) = self.at(node).filter(|&at| self.nodes[at].at_relay) else { return };
+                let Some(at) = self.at(node).filter(|&at| self.nodes[at].at_relay) else {
+                    return;
+                };
                 let node = &mut self.nodes[at];
                 let bytes: Vec<_> = node.up.drain(..node.up.len().min(usize::from(most) + 1)).collect();
                 let conn = node.conn;
@@ -161,9 +194,17 @@ impl World {
             Op::Abandon { node, stream } => {
                 let Some(at) = self.at(node) else { return };
                 let active = &self.nodes[at].active;
-                let Some(&(stream, _)) = pick(active, stream) else { return };
+                let Some(&(stream, _)) = pick(active, stream) else {
+                    return;
+                };
                 self.nodes[at].active.retain(|(active, _)| *active != stream);
-                self.node(at, session::Event::TunnelDone { stream, end: TunnelEnd::Abandoned });
+                self.node(
+                    at,
+                    session::Event::TunnelDone {
+                        stream,
+                        end: TunnelEnd::Abandoned,
+                    },
+                );
             }
             Op::Finish { tunnel } => {
                 let tunnels: Vec<_> = self.splices.keys().copied().collect();
@@ -218,12 +259,18 @@ impl World {
             active: Vec::new(),
         });
         let remote = ([127, 0, 0, 1], 1000).into();
-        self.relay(relay::Event::Connected { conn, pin: None, remote });
+        self.relay(relay::Event::Connected {
+            conn,
+            pin: None,
+            remote,
+        });
         self.node(at, session::Event::Connected);
     }
 
     fn deliver(&mut self, at: usize, stream: StreamKey) {
-        let Some(channel) = self.nodes[at].streams.get_mut(&stream) else { return };
+        let Some(channel) = self.nodes[at].streams.get_mut(&stream) else {
+            return;
+        };
         let item = channel.pop_front();
         if channel.is_empty() {
             self.nodes[at].streams.remove(&stream);
@@ -239,7 +286,10 @@ impl World {
     fn finish_tunnel(&mut self, tunnel: TunnelKey) {
         let splice = self.splices[&tunnel];
         let has = |(conn, stream): (ConnKey, StreamKey)| {
-            self.nodes[conn.0 as usize].active.iter().any(|(active, _)| *active == stream)
+            self.nodes[conn.0 as usize]
+                .active
+                .iter()
+                .any(|(active, _)| *active == stream)
         };
         if !splice.ends.into_iter().all(has) {
             return;
@@ -248,7 +298,13 @@ impl World {
         for (conn, stream) in splice.ends {
             let at = conn.0 as usize;
             self.nodes[at].active.retain(|(active, _)| *active != stream);
-            self.node(at, session::Event::TunnelDone { stream, end: TunnelEnd::Finished });
+            self.node(
+                at,
+                session::Event::TunnelDone {
+                    stream,
+                    end: TunnelEnd::Finished,
+                },
+            );
         }
         let (end, bytes) = (SpliceEnd::Finished, TunnelBytes::default());
         self.relay(relay::Event::TunnelEnded { tunnel, end, bytes });
@@ -329,14 +385,24 @@ impl World {
                 };
                 self.later.push_back(Later::Relay(event));
             }
-            Action::Splice { tunnel, id, requester, target, .. } => {
-                let splice = Splice { id, ends: [requester, target] };
+            Action::Splice {
+                tunnel,
+                id,
+                requester,
+                target,
+                ..
+            } => {
+                let splice = Splice {
+                    id,
+                    ends: [requester, target],
+                };
                 assert!(self.splices.insert(tunnel, splice).is_none(), "a key is used twice");
                 assert!(self.history.insert(id, splice).is_none(), "an id is used twice");
                 for (conn, stream) in splice.ends {
                     let node = self.at_relay(conn);
                     if node.alive {
-                        node.streams.insert(stream, [OnStream::Arrive, OnStream::Prefix(id)].into());
+                        node.streams
+                            .insert(stream, [OnStream::Arrive, OnStream::Prefix(id)].into());
                     }
                 }
             }
@@ -347,8 +413,12 @@ impl World {
             }
             Action::CloseConnection { conn, .. } => {
                 let at = conn.0 as usize;
-                assert!(std::mem::take(&mut self.nodes[at].at_relay), "a connection is closed once");
-                self.later.push_back(Later::Relay(relay::Event::ConnectionLost { conn }));
+                assert!(
+                    std::mem::take(&mut self.nodes[at].at_relay),
+                    "a connection is closed once"
+                );
+                self.later
+                    .push_back(Later::Relay(relay::Event::ConnectionLost { conn }));
                 self.later.push_back(Later::Node(at, session::Event::ConnectionLost));
             }
             Action::Report(_) => {}
@@ -372,7 +442,8 @@ impl World {
         if node.active.iter().any(|(active, _)| *active == stream) {
             node.active.retain(|(active, _)| *active != stream);
             let end = TunnelEnd::Finished;
-            self.later.push_back(Later::Node(at, session::Event::TunnelDone { stream, end }));
+            self.later
+                .push_back(Later::Node(at, session::Event::TunnelDone { stream, end }));
         }
         self.stream_over((conn, stream));
     }
@@ -388,7 +459,8 @@ impl World {
         let node = &mut self.nodes[at];
         if node.at_relay && node.open.len() < node.grants && std::mem::take(&mut node.wants_streams) {
             let conn = node.conn;
-            self.later.push_back(Later::Relay(relay::Event::StreamsAvailable { conn }));
+            self.later
+                .push_back(Later::Relay(relay::Event::StreamsAvailable { conn }));
         }
     }
 
@@ -419,9 +491,14 @@ impl World {
                 splice.ends.into_iter().for_each(|end| self.reset(end));
                 let end = SpliceEnd::Finished;
                 let bytes = TunnelBytes::default();
-                self.later.push_back(Later::Relay(relay::Event::TunnelEnded { tunnel, end, bytes }));
+                self.later
+                    .push_back(Later::Relay(relay::Event::TunnelEnded { tunnel, end, bytes }));
             }
-            Action::Opened { request, tunnel, stream } => {
+            Action::Opened {
+                request,
+                tunnel,
+                stream,
+            } => {
                 assert!(node.outcomes.insert(request), "a second outcome");
                 node.active.push((stream, tunnel));
                 let end = (node.conn, stream);
@@ -449,8 +526,14 @@ impl World {
             self.relay_notices(at);
             self.settle_events();
         }
-        assert!(self.relay.is_empty(), "the relay keeps something of nodes that are gone");
+        assert!(
+            self.relay.is_empty(),
+            "the relay keeps something of nodes that are gone"
+        );
         assert!(self.splices.is_empty(), "tunnels of nodes that are gone");
-        assert!(self.draining || self.relay.poll_timeout().is_none(), "a deadline for nobody");
+        assert!(
+            self.draining || self.relay.poll_timeout().is_none(),
+            "a deadline for nobody"
+        );
     }
 }

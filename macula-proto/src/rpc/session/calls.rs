@@ -476,10 +476,14 @@ impl Session {
         if lane == Lane::SHARED {
             return;
         }
+        let over = self.phase == Phase::Over;
         if let Some(state) = self.lanes.get_mut(&lane)
             && !std::mem::replace(&mut state.read_over, true)
         {
             state.held = None;
+            if over {
+                return;
+            }
             actions.push(Action::Stop(lane, Code::CANCELLED));
         }
     }

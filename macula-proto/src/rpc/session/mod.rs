@@ -414,8 +414,11 @@ impl Session {
         true
     }
 
-    /// Tells that there is something to write, once.
+    /// Tells that there is something to write, once, and not when it is over: nothing comes behind the end.
     fn tell(&mut self, lane: Lane, actions: &mut Vec<Action>) {
+        if self.phase == Phase::Over {
+            return;
+        }
         if let Some(state) = self.lanes.get_mut(&lane)
             && !std::mem::replace(&mut state.out.told, true)
         {
