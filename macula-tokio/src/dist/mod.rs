@@ -32,6 +32,7 @@
 //! [`serve_dist`](macula_driver::Endpoint::serve_dist), [`connect_dist`](macula_driver::Endpoint::connect_dist) and
 //! [`accept_dist`](macula_driver::Endpoint::accept_dist).
 
+pub mod discovery;
 pub mod epmd;
 mod node;
 
