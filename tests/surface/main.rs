@@ -13,7 +13,7 @@ use items::Items;
 /// What tokio has alone, and why.
 const ONLY_ON_TOKIO: &[(&str, &str)] = &[
     ("cli", "the command `macula` is one program, and it is written on tokio"),
-    ("dist", "nodes over TCP are not on smol yet"),
+    ("dist::discovery", "finding nodes by DNS is not on smol yet"),
 ];
 
 fn root() -> PathBuf {
@@ -26,8 +26,10 @@ fn surface(adapter: &str) -> BTreeMap<String, String> {
     let mut items = Items::default();
     items.module(&source.join("lib.rs"), "");
     let skipped = |path: &str| {
-        let first = path.split("::").next().unwrap_or_default();
-        ONLY_ON_TOKIO.iter().any(|(name, _)| *name == first)
+        ONLY_ON_TOKIO.iter().any(|(name, _)| {
+            let rest = path.strip_prefix(name);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        })
     };
     items.found.into_iter().filter(|(path, _)| !skipped(path)).collect()
 }

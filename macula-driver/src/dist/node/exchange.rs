@@ -23,8 +23,8 @@ use super::{
     DownReason,
     bytes::{ByteReader, ByteWriter, Receiver, Sender},
     shared::{Link, Shared, now},
-    sync::{Either, race},
 };
+use crate::runtime::{First, first};
 
 /// How long what is still to be sent may take once a connection is closed.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
@@ -106,11 +106,11 @@ async fn shake<R: ByteReader, W: ByteWriter>(
         }
         let deadline = machine.poll_timeout().unwrap_or_else(|| now().mono);
         let read = shared.until(deadline, receiver.bytes());
-        events.push_back(match race(read, link.close.raised()).await {
-            Either::First(Some(Ok(bytes))) if !bytes.is_empty() => Event::Received(bytes),
-            Either::First(Some(_)) => Event::Lost,
-            Either::First(None) => Event::Timeout,
-            Either::Second(()) => Event::Abort,
+        events.push_back(match first(read, link.close.raised()).await {
+            First::One(Some(Ok(bytes))) if !bytes.is_empty() => Event::Received(bytes),
+            First::One(Some(_)) => Event::Lost,
+            First::One(None) => Event::Timeout,
+            First::Other(()) => Event::Abort,
         });
     }
 }
@@ -122,14 +122,14 @@ async fn exchange<R: ByteReader, W: ByteWriter>(
     mut sender: Sender<W>,
     mut receiver: Receiver<R>,
 ) -> DownReason {
-    let both = race(
+    let both = first(
         send(shared, id, link, &mut sender),
         receive(shared, id, link, &mut receiver),
     );
-    match race(both, link.close.raised()).await {
-        Either::First(Either::First(error)) => return DownReason::Lost(error.kind()),
-        Either::First(Either::Second(reason)) => return reason,
-        Either::Second(()) => {}
+    match first(both, link.close.raised()).await {
+        First::One(First::One(error)) => return DownReason::Lost(error.kind()),
+        First::One(First::Other(reason)) => return reason,
+        First::Other(()) => {}
     }
     let farewell = async {
         let mut batch = shared.take(id);
@@ -148,7 +148,7 @@ async fn send<W: ByteWriter>(shared: &Shared, id: u64, link: &Link, sender: &mut
     loop {
         let mut batch = shared.take(id);
         let sent = if batch.is_empty() {
-            if let Either::First(()) = race(link.writable.raised(), &mut tick).await {
+            if let First::One(()) = first(link.writable.raised(), &mut tick).await {
                 continue;
             }
             tick = shared.tasks.sleep_until(Instant::now() + quarter);
@@ -182,13 +182,13 @@ async fn receive<R: ByteReader>(shared: &Shared, id: u64, link: &Link, receiver:
             }
             Err(error) => return DownReason::Lost(error.kind()),
         }
-        match race(receiver.fill(), &mut deadline).await {
-            Either::First(Ok(true)) => heard = Instant::now(),
-            Either::First(Ok(false)) => return DownReason::Closed,
-            Either::First(Err(error)) => return DownReason::Lost(error.kind()),
-            Either::Second(()) if heard.elapsed() >= limit => return DownReason::NetTickTimeout,
+        match first(receiver.fill(), &mut deadline).await {
+            First::One(Ok(true)) => heard = Instant::now(),
+            First::One(Ok(false)) => return DownReason::Closed,
+            First::One(Err(error)) => return DownReason::Lost(error.kind()),
+            First::Other(()) if heard.elapsed() >= limit => return DownReason::NetTickTimeout,
             // One timer for many reads: it is set again only when it has run out.
-            Either::Second(()) => deadline = shared.tasks.sleep_until(heard + limit),
+            First::Other(()) => deadline = shared.tasks.sleep_until(heard + limit),
         }
     }
 }

@@ -17,8 +17,9 @@ use macula_proto::{
 use super::{
     ByteReader, ByteWriter, CallError, ConnectError, DownReason, Mailbox, NodeConfig, NodeEvent, Tasks, exchange,
     shared::{Link, Shared},
-    sync::{Either, Subscriber, outcome, race},
+    sync::{Subscriber, outcome},
 };
+use crate::runtime::{First, first};
 
 /// How long the farewells of QUIC connections may take to leave.
 const LAST_PACKETS: Duration = Duration::from_secs(1);
@@ -56,11 +57,11 @@ impl Node {
         open: impl Future<Output = io::Result<(R, W)>> + Send + 'static,
     ) -> Result<(), ConnectError> {
         self.dial(name, |shared, (id, link), peer, deadline| async move {
-            let halves = match race(shared.until(deadline, open), link.close.raised()).await {
-                Either::First(Some(Ok(halves))) => halves,
-                Either::First(Some(Err(error))) => return Err(ConnectError::Io(error)),
-                Either::First(None) => return Err(ConnectError::Io(io::ErrorKind::TimedOut.into())),
-                Either::Second(()) => return Err(ConnectError::Handshake(Failure::Aborted)),
+            let halves = match first(shared.until(deadline, open), link.close.raised()).await {
+                First::One(Some(Ok(halves))) => halves,
+                First::One(Some(Err(error))) => return Err(ConnectError::Io(error)),
+                First::One(None) => return Err(ConnectError::Io(io::ErrorKind::TimedOut.into())),
+                First::Other(()) => return Err(ConnectError::Handshake(Failure::Aborted)),
             };
             let (tell, told) = outcome();
             let on_up = |result: Result<(), Failure>| tell.tell(result.map_err(ConnectError::Handshake));

@@ -30,11 +30,11 @@ use super::{
     exchange::{FAREWELL, hand_in},
     handle::Node,
     shared::{Link, Shared, State},
-    sync::{Either, race},
 };
 use crate::{
     Endpoint,
     dist::{DialError, DistAcceptor, DistConnection, DistStream, StreamError},
+    runtime::{First, first},
 };
 
 /// Connections that are up and wait for the node to look at them.
@@ -217,11 +217,11 @@ impl Node {
         self.dial(name, |shared, (id, link), peer, deadline| async move {
             let dial = endpoint.connect_dist(peer.clone(), address, &server);
             let dial = shared.until(deadline, dial);
-            let connection = match race(dial, link.close.raised()).await {
-                Either::First(Some(Ok(connection))) => connection,
-                Either::First(Some(Err(error))) => return Err(error.into()),
-                Either::First(None) => return Err(ConnectError::Io(io::ErrorKind::TimedOut.into())),
-                Either::Second(()) => return Err(ConnectError::Handshake(Failure::Aborted)),
+            let connection = match first(dial, link.close.raised()).await {
+                First::One(Some(Ok(connection))) => connection,
+                First::One(Some(Err(error))) => return Err(error.into()),
+                First::One(None) => return Err(ConnectError::Io(io::ErrorKind::TimedOut.into())),
+                First::Other(()) => return Err(ConnectError::Handshake(Failure::Aborted)),
             };
             begin(shared, (id, link), connection);
             Ok(())
@@ -303,7 +303,7 @@ impl From<DialError> for ConnectError {
 
 /// Lets nodes in until the node ends.
 async fn accept(shared: Arc<Shared>, endpoint: Endpoint) {
-    while let Either::First(Some(connection)) = race(endpoint.accept_dist(), shared.closed()).await {
+    while let First::One(Some(connection)) = first(endpoint.accept_dist(), shared.closed()).await {
         let place = {
             let mut state = shared.lock();
             (state.connections() < shared.config.connections).then(|| state.add_connection())
@@ -334,15 +334,15 @@ fn begin(shared: Arc<Shared>, (id, link): (u64, Arc<Link>), connection: DistConn
 async fn exchange(shared: &Shared, id: u64, link: &Link, connection: &DistConnection) -> DownReason {
     // What was taken is not lost with the futures that took it.
     let (mut outgoing, mut incoming) = (VecDeque::new(), VecDeque::new());
-    let both = race(
+    let both = first(
         send(shared, id, link, connection, &mut outgoing),
         receive(shared, id, link, connection, &mut incoming),
     );
-    if let Either::First(outcome) = race(both, link.close.raised()).await {
+    if let First::One(outcome) = first(both, link.close.raised()).await {
         let end = match outcome {
             // How it ended is behind the messages that had come.
-            Either::First(()) => receive(shared, id, link, connection, &mut incoming).await,
-            Either::Second(end) => end,
+            First::One(()) => receive(shared, id, link, connection, &mut incoming).await,
+            First::Other(end) => end,
         };
         return down_reason(&end);
     }

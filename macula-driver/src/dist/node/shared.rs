@@ -26,9 +26,14 @@ use macula_proto::{
 use super::{
     DownReason, NodeConfig, NodeEvent, Tasks,
     quic::Quic,
-    sync::{Broadcast, Changes, Either, Flag, race},
+    sync::{Broadcast, Changes, Flag},
 };
-use crate::{clock, dist::DistConnection, entropy};
+use crate::{
+    clock,
+    dist::DistConnection,
+    entropy,
+    runtime::{First, first},
+};
 
 /// Events that a slow subscriber may be behind.
 const EVENTS: usize = 256;
@@ -117,9 +122,9 @@ impl Shared {
 
     /// What `future` gives, unless that takes longer.
     pub(super) async fn until<T>(&self, deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
-        match race(future, self.tasks.sleep_until(deadline)).await {
-            Either::First(value) => Some(value),
-            Either::Second(()) => None,
+        match first(future, self.tasks.sleep_until(deadline)).await {
+            First::One(value) => Some(value),
+            First::Other(()) => None,
         }
     }
 

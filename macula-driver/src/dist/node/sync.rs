@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    future::{Future, poll_fn},
-    pin::pin,
+    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -13,24 +12,6 @@ use std::{
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The outcome of whichever of two was ready first.
-pub(super) enum Either<A, B> {
-    First(A),
-    Second(B),
-}
-
-/// Waits for either of two; the first one has precedence, and the other one is dropped.
-pub(super) async fn race<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> Either<A, B> {
-    let (mut first, mut second) = (pin!(first), pin!(second));
-    poll_fn(|cx| {
-        if let Poll::Ready(value) = first.as_mut().poll(cx) {
-            return Poll::Ready(Either::First(value));
-        }
-        second.as_mut().poll(cx).map(Either::Second)
-    })
-    .await
 }
 
 // ----- one waits ---------------------------------------------------------------------------------------------------
