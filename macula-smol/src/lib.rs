@@ -41,6 +41,7 @@
 //! # }
 //! ```
 
+pub mod dist;
 mod driver;
 mod endpoint;
 

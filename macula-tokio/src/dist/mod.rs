@@ -43,7 +43,7 @@ pub use macula_driver::dist::{
     node::{
         Admission, Atom, ByteReader, ByteWriter, Call, CallError, CommandError, ConnectError, DownReason, Events,
         Mailbox, NodeConfig, NodeEvent, NodeLimits, NodeStats, Pid, QuicConfig, QuicLink, Reference, RegisterError,
-        Runtime, Signal, Target, Term, atom,
+        Signal, Target, Tasks, Term, atom,
     },
 };
 pub use node::Node;

@@ -10,9 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use macula_driver::dist::node::{
-    self, Admission, ByteReader, ByteWriter, ConnectError, NodeConfig, QuicConfig, Runtime,
-};
+use macula_driver::dist::node::{self, Admission, ByteReader, ByteWriter, ConnectError, NodeConfig, QuicConfig, Tasks};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
     net::{TcpListener, TcpStream},
@@ -129,7 +127,7 @@ async fn accept(admission: Admission, listener: TcpListener) {
 /// The runtime that a node was started on.
 struct Tokio(Handle);
 
-impl Runtime for Tokio {
+impl Tasks for Tokio {
     fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
         self.0.spawn(task);
     }
@@ -140,10 +138,12 @@ impl Runtime for Tokio {
     }
 }
 
-struct Reader<S>(ReadHalf<S>);
-struct Writer<S>(WriteHalf<S>);
+#[derive(Debug)]
+pub(super) struct Reader<S>(ReadHalf<S>);
+#[derive(Debug)]
+pub(super) struct Writer<S>(WriteHalf<S>);
 
-fn halves<S: AsyncRead + AsyncWrite>(stream: S) -> (Reader<S>, Writer<S>) {
+pub(super) fn halves<S: AsyncRead + AsyncWrite>(stream: S) -> (Reader<S>, Writer<S>) {
     let (reader, writer) = tokio::io::split(stream);
     (Reader(reader), Writer(writer))
 }

@@ -15,7 +15,7 @@ use macula_proto::{
 };
 
 use super::{
-    ByteReader, ByteWriter, CallError, ConnectError, DownReason, Mailbox, NodeConfig, NodeEvent, Runtime, exchange,
+    ByteReader, ByteWriter, CallError, ConnectError, DownReason, Mailbox, NodeConfig, NodeEvent, Tasks, exchange,
     shared::{Link, Shared},
     sync::{Either, Subscriber, outcome, race},
 };
@@ -36,12 +36,12 @@ impl Drop for Handle {
 }
 
 impl Node {
-    /// Starts a node on a runtime, without connections.
+    /// Starts a node whose tasks run there, without connections.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for a name that is not `name@host`; those of the operating system's randomness.
-    pub fn start_on(runtime: impl Runtime, config: NodeConfig) -> io::Result<Self> {
-        let shared = Shared::new(Box::new(runtime), config)?;
+    pub fn start_on(tasks: impl Tasks, config: NodeConfig) -> io::Result<Self> {
+        let shared = Shared::new(Box::new(tasks), config)?;
         Ok(Self(Arc::new(Handle(Arc::new(shared)))))
     }
 

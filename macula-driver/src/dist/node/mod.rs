@@ -2,12 +2,13 @@
 //!
 //! A [`Node`] has a name and a cookie. It is connected with others over streams of bytes, such as the TCP connections that Erlang nodes
 //! make by themselves, or over QUIC; messages, links and monitors are the same over both. Its processes are [mailboxes](Mailbox).
-//! An adapter adds what needs its runtime: a [`Runtime`], listeners and sockets.
+//! An adapter adds what needs its runtime: [`Tasks`], listeners and sockets.
 //!
 //! The node says in the handshake that it is hidden, as C nodes do, so that Erlang's `global` leaves it alone: it is listed by
 //! `nodes(hidden)`.
 
 mod bytes;
+pub mod epmd;
 mod exchange;
 mod handle;
 mod mailbox;
@@ -37,8 +38,8 @@ pub use macula_proto::{
     wire::etf::{Atom, Pid, Reference, Term},
 };
 
-/// What a node needs of the runtime that it is on.
-pub trait Runtime: Send + Sync + 'static {
+/// Where the tasks of a node run.
+pub trait Tasks: Send + Sync + 'static {
     /// Runs a task to its end.
     fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>);
 

@@ -8,6 +8,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use macula_proto::{
     Code,
     dist::{
@@ -154,7 +155,9 @@ impl Node {
         dial.clone().alpn(alpn).build(endpoint.clock()).map_err(invalid)?;
         let listen = match &config.credentials {
             Some(credentials) => {
-                let tls = ServerTls::new(credentials.clone()).alpn(alpn).early_data(true);
+                // Sessions of clients whose certificates have to be valid are not resumed.
+                let resumes = !matches!(config.client_auth, ClientAuth::RequireRoots(_));
+                let tls = ServerTls::new(credentials.clone()).alpn(alpn).early_data(resumes);
                 let tls = tls.client_auth(config.client_auth.clone());
                 let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
                 listen.transport = config.transport.clone();
@@ -329,22 +332,26 @@ fn begin(shared: Arc<Shared>, (id, link): (u64, Arc<Link>), connection: DistConn
 }
 
 async fn exchange(shared: &Shared, id: u64, link: &Link, connection: &DistConnection) -> DownReason {
+    // What was taken is not lost with the futures that took it.
+    let (mut outgoing, mut incoming) = (VecDeque::new(), VecDeque::new());
     let both = race(
-        send(shared, id, link, connection),
-        receive(shared, id, link, connection),
+        send(shared, id, link, connection, &mut outgoing),
+        receive(shared, id, link, connection, &mut incoming),
     );
     if let Either::First(outcome) = race(both, link.close.raised()).await {
         let end = match outcome {
             // How it ended is behind the messages that had come.
-            Either::First(()) => receive(shared, id, link, connection).await,
+            Either::First(()) => receive(shared, id, link, connection, &mut incoming).await,
             Either::Second(end) => end,
         };
         return down_reason(&end);
     }
     let farewell = async {
-        let mut batch = shared.take(id);
-        while !batch.is_empty() && connection.send_all(&mut batch).await.is_ok() {
-            batch = shared.take(id);
+        while connection.send_all(&mut outgoing).await.is_ok() {
+            outgoing = shared.take(id);
+            if outgoing.is_empty() {
+                return;
+            }
         }
     };
     shared.until(Instant::now() + FAREWELL, farewell).await;
@@ -359,28 +366,35 @@ async fn exchange(shared: &Shared, id: u64, link: &Link, connection: &DistConnec
 }
 
 /// Sends until the connection is over.
-async fn send(shared: &Shared, id: u64, link: &Link, connection: &DistConnection) {
+async fn send(shared: &Shared, id: u64, link: &Link, connection: &DistConnection, outgoing: &mut VecDeque<Bytes>) {
     loop {
-        let mut batch = shared.take(id);
-        if batch.is_empty() {
+        if outgoing.is_empty() {
+            *outgoing = shared.take(id);
+        }
+        if outgoing.is_empty() {
             link.writable.raised().await;
-        } else if connection.send_all(&mut batch).await.is_err() {
+        } else if connection.send_all(outgoing).await.is_err() {
             return;
         }
     }
 }
 
-async fn receive(shared: &Shared, id: u64, link: &Link, connection: &DistConnection) -> DistEnd {
+async fn receive(
+    shared: &Shared,
+    id: u64,
+    link: &Link,
+    connection: &DistConnection,
+    incoming: &mut VecDeque<Bytes>,
+) -> DistEnd {
     let mut fetched = Vec::new();
-    let mut messages = VecDeque::new();
     loop {
+        while !hand_in(shared, id, incoming) {
+            link.readable.raised().await;
+        }
         if let Err(end) = connection.recv_many(&mut fetched, FETCH).await {
             return end;
         }
-        messages.extend(fetched.drain(..));
-        while !hand_in(shared, id, &mut messages) {
-            link.readable.raised().await;
-        }
+        incoming.extend(fetched.drain(..));
     }
 }
 

@@ -24,7 +24,7 @@ use macula_proto::{
 };
 
 use super::{
-    DownReason, NodeConfig, NodeEvent, Runtime,
+    DownReason, NodeConfig, NodeEvent, Tasks,
     quic::Quic,
     sync::{Broadcast, Changes, Either, Flag, race},
 };
@@ -40,7 +40,7 @@ pub(super) struct Shared {
     pub(super) config: NodeConfig,
     pub(super) name: Atom,
     pub(super) creation: u32,
-    pub(super) runtime: Box<dyn Runtime>,
+    pub(super) tasks: Box<dyn Tasks>,
     pub(super) quic: OnceLock<Quic>,
     state: Mutex<State>,
     /// Something that was refused may be tried again.
@@ -74,7 +74,7 @@ pub(super) struct Link {
 pub(super) type Actions = Vec<Action<u64>>;
 
 impl Shared {
-    pub(super) fn new(runtime: Box<dyn Runtime>, config: NodeConfig) -> io::Result<Self> {
+    pub(super) fn new(tasks: Box<dyn Tasks>, config: NodeConfig) -> io::Result<Self> {
         let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "a node's name is NAME@HOST");
         let (short, host) = config.name.split_once('@').ok_or_else(invalid)?;
         let name = Atom::new(&config.name).map_err(|_| invalid())?;
@@ -87,7 +87,7 @@ impl Shared {
         of_node.limits = config.limits.clone();
         Ok(Self {
             config,
-            runtime,
+            tasks,
             quic: OnceLock::new(),
             state: Mutex::new(State {
                 node: node::Node::new(of_node),
@@ -112,12 +112,12 @@ impl Shared {
     }
 
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(Box::pin(task));
+        self.tasks.spawn(Box::pin(task));
     }
 
     /// What `future` gives, unless that takes longer.
     pub(super) async fn until<T>(&self, deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
-        match race(future, self.runtime.sleep_until(deadline)).await {
+        match race(future, self.tasks.sleep_until(deadline)).await {
             Either::First(value) => Some(value),
             Either::Second(()) => None,
         }
