@@ -365,6 +365,7 @@ impl Extension for Links {
                 flags,
                 side,
                 remote,
+                ..
             } => {
                 let up = Up {
                     node,

@@ -52,6 +52,11 @@ impl<K: Copy + Eq> Nodes<K> {
         }
     }
 
+    /// This node is called so from now on: it had no name, and was given one.
+    pub fn set_own(&mut self, own: Atom) {
+        self.own = own;
+    }
+
     /// This node begins to dial.
     ///
     /// # Errors

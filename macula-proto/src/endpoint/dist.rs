@@ -136,6 +136,10 @@ pub enum DistEvent {
         node: Atom,
         /// Which run of it; 0 if it does not tell.
         creation: u32,
+        /// What this node is called: its name, or, if it had none, the one that the other node gave it.
+        own: Atom,
+        /// Which run of this node it is.
+        own_creation: u32,
         /// What both can do.
         flags: Flags,
         /// Which end this side is.

@@ -93,6 +93,9 @@ impl DistRole {
     fn up(&mut self, cx: &mut Cx<'_>, now: Now, id: DistId, established: &Established) {
         self.no_more_handshake(id);
         let Some(node) = &mut self.node else { return };
+        if !node.takes_name(established) {
+            return self.work.push_back((id, Event::Displaced));
+        }
         match node.table.up(established.peer.as_str(), id) {
             Ok(None) => {}
             // Its end is told before the beginning of the one that takes its place.
@@ -106,6 +109,8 @@ impl DistRole {
         let event = DistEvent::Up {
             node,
             creation: established.peer_creation,
+            own: established.own.clone(),
+            own_creation: established.own_creation,
             flags: established.common,
             side: link.controller.side(),
             remote: link.remote,
