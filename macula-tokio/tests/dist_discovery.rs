@@ -119,6 +119,13 @@ async fn answers_are_remembered_as_long_as_they_say() {
         records.nodes().await.unwrap();
     }
     assert_eq!((server.asked(), records.fresh_for()), (2, Duration::ZERO));
+
+    let server = Server::start(|_, _| Reply::Code(Rcode::NOERROR));
+    let records = found_by(&server);
+    for _ in 0..2 {
+        records.nodes().await.unwrap_err();
+    }
+    assert_eq!((server.asked(), records.fresh_for()), (2, Duration::ZERO));
 }
 
 #[tokio::test]

@@ -58,7 +58,8 @@ fn a_rust_node_dials_a_beam_node_with_an_atom_cache_and_fragments() {
     let mut world = World::start(Flags::DEFAULT.with(flags));
     let (beam, address) = (world.beam.node.name.clone(), world.beam.address);
 
-    let stranger = Node::start(NodeConfig::new(world.rust.name().as_str(), "another")).expect("a node");
+    let config = NodeConfig::new(world.rust.name().as_str(), "another");
+    let stranger = start(&world.runtime, config);
     let refused = world.runtime.block_on(stranger.connect(&beam, address));
     assert!(matches!(refused, Err(ConnectError::Handshake(_))), "{refused:?}");
 
@@ -109,6 +110,12 @@ struct World {
     runtime: Runtime,
 }
 
+/// A node whose tasks are on this runtime.
+fn start(runtime: &Runtime, config: NodeConfig) -> Node {
+    let _entered = runtime.enter();
+    Node::start(config).expect("a node")
+}
+
 impl World {
     fn start(flags: Flags) -> Self {
         let runtime = Runtime::new().expect("a runtime");
@@ -116,7 +123,7 @@ impl World {
         let mut config = NodeConfig::new(format!("rust@{}", beam.other.ip()), &beam.cookie);
         config.net_ticktime = Duration::from_secs(NET_TICKTIME);
         config.flags = flags;
-        let rust = Node::start(config).expect("a node");
+        let rust = start(&runtime, config);
         let mailbox = rust.mailbox().expect("a mailbox");
         mailbox.register("macula_beam").expect("a free name");
         runtime.spawn(serve(mailbox));

@@ -66,10 +66,15 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Whether a line is no more than the name of a subcommand, with at most an option behind it.
+/// Whether a line is no more than the name of a subcommand, or of one that is in two words, with at most an option behind it.
 fn bare(line: &str) -> bool {
     let words: Vec<&str> = line.split_whitespace().collect();
-    matches!(words[..], [_, _]) || matches!(words[..], [_, _, option] if option.starts_with("--"))
+    let rest = match words[..] {
+        [_, "dist" | "key" | "peer" | "rpc", ref rest @ ..] => rest.get(1..).unwrap_or_default(),
+        [_, _, ref rest @ ..] => rest,
+        _ => return true,
+    };
+    matches!(rest, []) || matches!(rest, [option] if option.starts_with("--"))
 }
 
 /// Whether something is missing, rather than wrong.

@@ -37,6 +37,8 @@ pub(super) struct Dialler {
     pub(super) node: Node,
     pub(super) carrier: CarrierArg,
     pub(super) teller: Teller,
+    /// How long a dial may take.
+    pub(super) timeout: Duration,
     /// Whether the first failure is the last.
     pub(super) once: bool,
     pub(super) rng: Arc<Mutex<Rng>>,
@@ -110,6 +112,7 @@ impl Dialler {
         let places = places.map_err(|error| not_found(peer, error))?;
         let mut last = None;
         for place in places {
+            let begun = Instant::now();
             let connected = match self.carrier {
                 CarrierArg::Quic => self.node.connect_quic(peer, place.address).await,
                 CarrierArg::Tcp => self.node.connect(peer, place.address).await,
@@ -118,6 +121,11 @@ impl Dialler {
                 Ok(()) => return Ok(()),
                 // Whoever answers, if only to refuse, is the one.
                 Err(error) if answered(&error) => return Err(not_connected(peer, &place.address, &error)),
+                // Of the two clocks that a dial over QUIC has, either may tell first.
+                Err(error) if begun.elapsed() >= self.timeout => {
+                    let failure = not_connected(peer, &place.address, &error);
+                    last = Some(Failure::Timeout(failure.to_string()));
+                }
                 Err(error) => last = Some(not_connected(peer, &place.address, &error)),
             }
         }

@@ -284,6 +284,7 @@ fn diallers(
         node: node.clone(),
         carrier: args.carrier,
         teller: teller.clone(),
+        timeout: args.timeout,
         once,
         rng: Arc::clone(&rng),
     };

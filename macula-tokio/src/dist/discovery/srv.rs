@@ -56,8 +56,8 @@ pub struct SrvConfig {
     pub domain: String,
     /// Default [`Names::FirstLabel`].
     pub names: Names,
-    /// The name server, which is then also asked for the addresses of hosts. Default: those in the configuration of the operating system,
-    /// which also looks up the addresses, in its `hosts` file for one.
+    /// The name server, which is then also asked for the addresses of hosts. Default: those in `/etc/resolv.conf`, so that systems without
+    /// such a file need one here; the operating system then looks up the addresses, in its `hosts` file for one.
     pub server: Option<SocketAddr>,
     /// How long the look-up of a name may take. Default 5 s.
     pub timeout: Duration,
@@ -109,7 +109,7 @@ impl SrvRecords {
     /// [`io::ErrorKind::InvalidInput`] for what cannot be a domain or the first part of a node's name; those of the operating
     /// system's randomness.
     pub fn new(config: SrvConfig) -> io::Result<Self> {
-        Ok(Self::with_rng(config, Rng::from_entropy(entropy()?))?)
+        Self::with_rng(config, Rng::from_entropy(entropy()?))
     }
 
     /// As [`new`](Self::new), with the randomness that chooses among nodes of the same priority.
@@ -345,14 +345,15 @@ fn parse(name: &str) -> Result<Name<Vec<u8>>, ()> {
 fn read(answer: &Message<bytes::Bytes>) -> Option<(Vec<Record>, Duration)> {
     let owner = answer.canonical_name()?;
     let mut records = Vec::new();
-    let mut ttl = Duration::MAX;
+    let mut ttl: Option<Duration> = None;
     let found: RecordIter<'_, _, Srv<_>> = answer.answer().ok()?.limit_to();
     for record in found {
         let record = record.ok()?;
         if *record.owner() != owner {
             continue;
         }
-        ttl = ttl.min(Duration::from_secs(u64::from(record.ttl().as_secs())));
+        let own = Duration::from_secs(u64::from(record.ttl().as_secs()));
+        ttl = Some(ttl.map_or(own, |ttl| ttl.min(own)));
         let srv = record.data();
         // The root stands for a service that is not there.
         let target = srv.target().to_string();
@@ -366,7 +367,8 @@ fn read(answer: &Message<bytes::Bytes>) -> Option<(Vec<Record>, Duration)> {
             });
         }
     }
-    Some((records, ttl))
+    // That there is nothing is not remembered.
+    Some((records, ttl.unwrap_or_default()))
 }
 
 /// The order of RFC 2782: lower priorities first; among equal ones each is drawn with a chance by its weight, and those without weight
