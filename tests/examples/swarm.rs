@@ -79,7 +79,9 @@ struct Args {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let number: u64 = number.parse().map_err(|_| "a number and s, m or h, as in 90s".to_owned())?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "a number and s, m or h, as in 90s".to_owned())?;
     match unit {
         "s" | "" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(number * 60)),
@@ -213,7 +215,9 @@ fn many(args: &Args) -> std::io::Result<bool> {
     };
     let seeds = args.first..args.first.saturating_add(args.seeds);
     let left: Vec<u64> = seeds.clone().filter(|seed| !past.passed.contains(seed)).collect();
-    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let jobs = args
+        .jobs
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let mut file = match &args.resume {
         Some(path) => Some(OpenOptions::new().create(true).append(true).open(path)?),
         None => None,
@@ -254,7 +258,10 @@ fn many(args: &Args) -> std::io::Result<bool> {
             simulated += outcome.simulated.as_secs_f64();
             datagrams += outcome.done.datagrams;
             bar.inc(1);
-            bar.set_message(format!("{:.0} simulated s/s", simulated / begin.elapsed().as_secs_f64()));
+            bar.set_message(format!(
+                "{:.0} simulated s/s",
+                simulated / begin.elapsed().as_secs_f64()
+            ));
             if outcome.failure.is_some() {
                 let told = bar.suspend(|| tell(&mut std::io::stdout().lock(), args, &outcome, wall));
                 error = error.take().or(told.err());
@@ -290,7 +297,10 @@ fn many(args: &Args) -> std::io::Result<bool> {
         );
         if args.resume.is_some() {
             let (simulated, spent) = (past.simulated + simulated, past.wall + wall);
-            println!("with earlier runs: {all} of {} passed, {simulated:.0} simulated seconds in {spent:.0} s", args.seeds);
+            println!(
+                "with earlier runs: {all} of {} passed, {simulated:.0} simulated seconds in {spent:.0} s",
+                args.seeds
+            );
         }
     }
     Ok(failed.is_empty())

@@ -109,3 +109,8 @@ pub use link::{DEFAULT_QUEUE, Link};
 pub use nat::{Nat, NatFilter};
 pub use trace::{Detail, Difference, Record, Trace, What};
 pub use world::{Happening, HostDown, Violation, World, WorldStats};
+
+/// The program of the page about simulation, so that it is compiled and run.
+#[cfg(all(doctest, feature = "self-signed"))]
+#[doc = include_str!("../../../docs/simulation.md")]
+struct Page;

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use macula_proto::{
-    endpoint::{DistConfig, PeerListenConfig, RelayClientConfig},
     dist::{handshake::HandshakeConfig, pool::Ordering},
+    endpoint::{DistConfig, PeerListenConfig, RelayClientConfig},
     identity::Identity,
     peering::PeeringConfig,
     quic::{
@@ -103,7 +103,9 @@ impl Run {
         let number = host.get();
         if number < self.plan.relays {
             self.listen(host, &[alpn::MACULA_DIST]);
-            let serving = self.world.with(host, |endpoint, _| endpoint.serve_relay(RelayConfig::default()));
+            let serving = self
+                .world
+                .with(host, |endpoint, _| endpoint.serve_relay(RelayConfig::default()));
             return serving.unwrap();
         }
         if number < self.plan.relays + self.plan.stations {

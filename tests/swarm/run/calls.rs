@@ -117,7 +117,9 @@ impl Calls {
 
     pub(super) fn open(&self) -> Vec<String> {
         let calls = self.calls.iter().map(|call| format!("{call:?}"));
-        calls.chain(self.requests.iter().map(|request| format!("{request:?}"))).collect()
+        calls
+            .chain(self.requests.iter().map(|request| format!("{request:?}")))
+            .collect()
     }
 
     pub(super) fn incomplete(&self) -> Option<String> {
@@ -163,7 +165,9 @@ impl Run {
         let Some(client) = self.hosts[from.get() as usize].client else {
             return;
         };
-        let asked = self.world.with(from, |endpoint, now| endpoint.open_tunnel(now, client, boot::name(to)));
+        let asked = self
+            .world
+            .with(from, |endpoint, now| endpoint.open_tunnel(now, client, boot::name(to)));
         if let Ok(Ok(request)) = asked {
             self.calls.requests.insert((start, request));
         }
@@ -203,7 +207,9 @@ impl Run {
 
     pub(super) fn link_over_peer(&mut self, start: Start, peer: PeerId) {
         let config = self.rpc_config(start.0);
-        let link = self.world.with(start.0, |endpoint, now| endpoint.rpc_over_peer(now, peer, config));
+        let link = self
+            .world
+            .with(start.0, |endpoint, now| endpoint.rpc_over_peer(now, peer, config));
         if let Ok(link) = link {
             self.calls.links.insert((start, link), Link { to: None, up: false });
         }
@@ -211,7 +217,11 @@ impl Run {
 
     pub(super) fn link_up(&mut self, start: Start, link: RpcId) {
         // Accepted ones are heard of for the first time.
-        let entry = self.calls.links.entry((start, link)).or_insert(Link { to: None, up: false });
+        let entry = self
+            .calls
+            .links
+            .entry((start, link))
+            .or_insert(Link { to: None, up: false });
         if std::mem::replace(&mut entry.up, true) {
             self.fail(format!("{}: {link:?} came up twice", start.0));
         }
@@ -228,7 +238,10 @@ impl Run {
         let left = left.filter(|((at, _), party)| (*at, party.link) == (start, link));
         let left: Vec<_> = left.map(|((_, call), party)| format!("{call:?} {party:?}")).collect();
         if !left.is_empty() {
-            self.fail(format!("{}: {link:?} is down ({reason}) and its calls have no end: {left:?}", start.0));
+            self.fail(format!(
+                "{}: {link:?} is down ({reason}) and its calls have no end: {left:?}",
+                start.0
+            ));
         }
     }
 
@@ -261,7 +274,9 @@ impl Run {
             args: Value::Map(args),
             ..Request::new(procedure, kind)
         };
-        let opened = self.world.with(start.0, |endpoint, now| endpoint.open_call(now, link, request));
+        let opened = self
+            .world
+            .with(start.0, |endpoint, now| endpoint.open_call(now, link, request));
         let Ok(Ok(call)) = opened else {
             return;
         };
@@ -310,11 +325,16 @@ impl Run {
                 given_up: false,
             };
             if party.chunks > 1000 || party.size > 1 << 20 {
-                return self.fail(format!("{}: a call with other arguments than were given: {args:?}", start.0));
+                return self.fail(format!(
+                    "{}: a call with other arguments than were given: {args:?}",
+                    start.0
+                ));
             }
             if mode.is_none() {
                 let answer = party.answer();
-                let _ = self.world.with(start.0, |endpoint, now| endpoint.call_set_reply(now, call, answer));
+                let _ = self
+                    .world
+                    .with(start.0, |endpoint, now| endpoint.call_set_reply(now, call, answer));
             }
             if self.calls.calls.insert((start, call), party).is_some() {
                 return self.fail(format!("{}: {call:?} came twice", start.0));
@@ -418,7 +438,9 @@ impl Run {
         let Some(echo) = party.echo.take() else {
             return;
         };
-        let sent = self.world.with(start.0, |endpoint, now| endpoint.call_send(now, call, echo));
+        let sent = self
+            .world
+            .with(start.0, |endpoint, now| endpoint.call_send(now, call, echo));
         match sent {
             Ok(Ok(())) => party.sent += 1,
             Ok(Err((SendError::WouldBlock | SendError::NoPeer, echo))) => party.echo = Some(echo),
@@ -441,7 +463,9 @@ impl Run {
         let Some(party) = self.calls.calls.remove(&(start, call)) else {
             return self.fail(format!("{}: {call:?} ended and was not there", start.0));
         };
-        let _ = self.world.with(start.0, |endpoint, now| endpoint.forget_call(now, call));
+        let _ = self
+            .world
+            .with(start.0, |endpoint, now| endpoint.forget_call(now, call));
         if party.is_complete() {
             self.calls.complete += u64::from(party.caller);
             return;
@@ -453,14 +477,21 @@ impl Run {
             {
                 return self.fail(format!("{}: a good answer to half a call: {party:?}", start.0));
             }
-            self.calls.failed.get_or_insert_with(|| format!("{}: a call failed: {party:?}", start.0));
+            // Calls end with the peering connection that carries them, when one of its ends leaves.
+            if !self.plan.calls_over_peers {
+                self.calls
+                    .failed
+                    .get_or_insert_with(|| format!("{}: a call failed: {party:?}", start.0));
+            }
         }
     }
 
     pub(super) fn close_links(&mut self) {
         for (start, link) in self.calls.links() {
             // Its host may be down.
-            let _ = self.world.with(start.0, |endpoint, now| endpoint.close_rpc(now, link, Code::CLOSED));
+            let _ = self
+                .world
+                .with(start.0, |endpoint, now| endpoint.close_rpc(now, link, Code::CLOSED));
         }
     }
 }

@@ -37,7 +37,11 @@ impl Run {
         let mut over = None;
         for (start, link) in self.calls.links() {
             let limits = self.rpc_config(start.0).limits;
-            if let Some(info) = self.world.endpoint_of(start.0).and_then(|endpoint| endpoint.rpc_info(link)) {
+            if let Some(info) = self
+                .world
+                .endpoint_of(start.0)
+                .and_then(|endpoint| endpoint.rpc_info(link))
+            {
                 let lanes = if info.per_call { info.calls + 1 } else { 1 };
                 let queued = info.queued > lanes * (limits.outbox + SLACK);
                 if queued || info.waiting > limits.waiting + info.calls * SLACK {
@@ -46,7 +50,10 @@ impl Run {
             }
         }
         for (start, peer) in self.frames.all() {
-            if let Some(info) = self.world.endpoint_of(start.0).and_then(|endpoint| endpoint.peer_info(peer))
+            if let Some(info) = self
+                .world
+                .endpoint_of(start.0)
+                .and_then(|endpoint| endpoint.peer_info(peer))
                 && info.queued > (2 << 20) + SLACK
             {
                 over = Some(format!("{}: {info:?}", start.0));
@@ -148,7 +155,13 @@ impl Run {
                 Err(down) => return self.fail(down.to_string()),
             }
         }
-        let open = [self.streams.open(), self.calls.open(), self.frames.open(), self.messages.open()].concat();
+        let open = [
+            self.streams.open(),
+            self.calls.open(),
+            self.frames.open(),
+            self.messages.open(),
+        ]
+        .concat();
         let links = self.calls.links();
         if !open.is_empty() || !links.is_empty() {
             return self.fail(format!("without an end: {} {links:?}", open.join("; ")));

@@ -56,7 +56,9 @@ impl Frames {
     pub(super) fn incomplete(&self) -> Option<String> {
         let mut peers = self.peers.iter();
         let short = peers.find(|(_, peer)| {
-            let sent = peer.connection.map(|number| self.sent[number][usize::from(peer.dialled)]);
+            let sent = peer
+                .connection
+                .map(|number| self.sent[number][usize::from(peer.dialled)]);
             peer.connected && sent.is_some_and(|sent| sent != peer.received)
         });
         short.map(|peer| format!("frames are missing: {peer:?}"))
@@ -110,7 +112,9 @@ impl Run {
         let remote = self.world.address(to);
         let dial = self.dial_config(from, alpn::MACULA);
         let dialled = self.world.with(from, |endpoint, now| {
-            endpoint.connect_peer(now, &dial?, remote, "host", boot::peering(from)).ok()
+            endpoint
+                .connect_peer(now, &dial?, remote, "host", boot::peering(from))
+                .ok()
         });
         if let Ok(Some(id)) = dialled {
             let connection = self.frames.sent.len();
@@ -144,19 +148,27 @@ impl Run {
         };
         if let Some(sent) = peer.connection.and_then(|number| self.frames.sent.get_mut(number)) {
             // Its host may be down.
-            let _ = self.world.with(start.0, |endpoint, now| send(endpoint, now, start.0, id, peer, sent));
+            let _ = self
+                .world
+                .with(start.0, |endpoint, now| send(endpoint, now, start.0, id, peer, sent));
         }
     }
 
     pub(super) fn leave_peer(&mut self, from: HostId) {
         let start = self.start_of(from);
-        let found = self.frames.peers.iter_mut().find(|((at, _), peer)| *at == start && peer.connected);
+        let found = self
+            .frames
+            .peers
+            .iter_mut()
+            .find(|((at, _), peer)| *at == start && peer.connected);
         if let Some(((_, id), peer)) = found {
             peer.leaving = true;
             peer.waiting.clear();
             let id = *id;
             let reason = Text::from("operator_stop");
-            let _ = self.world.with(from, |endpoint, now| endpoint.peer_close(now, id, reason, None));
+            let _ = self
+                .world
+                .with(from, |endpoint, now| endpoint.peer_close(now, id, reason, None));
         }
     }
 
@@ -183,7 +195,10 @@ impl Run {
     }
 
     fn fetch_items(&mut self, start: Start, id: PeerId) {
-        while let Ok(Some(item)) = self.world.with(start.0, |endpoint, now| endpoint.next_peer_item(now, id)) {
+        while let Ok(Some(item)) = self
+            .world
+            .with(start.0, |endpoint, now| endpoint.next_peer_item(now, id))
+        {
             let Some(peer) = self.frames.peers.get_mut(&(start, id)) else {
                 return self.fail(format!("{}: {id:?} is over and says {item:?}", start.0));
             };
@@ -192,12 +207,16 @@ impl Run {
                     let Body::Publish(body) = &received.decoded.frame.body else {
                         return self.fail(format!("{}: another frame: {received:?}", start.0));
                     };
-                    let number = body.payload.as_bytes().and_then(|bytes| bytes.first_chunk::<8>().copied());
-                    let number = number.map(u64::from_be_bytes).and_then(|number| usize::try_from(number).ok());
+                    let number = body
+                        .payload
+                        .as_bytes()
+                        .and_then(|bytes| bytes.first_chunk::<8>().copied());
+                    let number = number
+                        .map(u64::from_be_bytes)
+                        .and_then(|number| usize::try_from(number).ok());
                     peer.connection = peer.connection.or(number);
-                    let good = peer.connection == number
-                        && body.seq == peer.received
-                        && received.verdict == Verdict::Verified;
+                    let good =
+                        peer.connection == number && body.seq == peer.received && received.verdict == Verdict::Verified;
                     if !good {
                         let what = format!("{}: frame {} of {number:?} for {peer:?}", start.0, body.seq);
                         return self.fail(what);
@@ -208,7 +227,9 @@ impl Run {
                 }
                 PeerItem::Goodbye { .. } => {
                     peer.goodbye = true;
-                    let sent = peer.connection.map(|number| self.frames.sent[number][usize::from(peer.dialled)]);
+                    let sent = peer
+                        .connection
+                        .map(|number| self.frames.sent[number][usize::from(peer.dialled)]);
                     if sent.is_some_and(|sent| sent != peer.received) {
                         let what = format!("{}: goodbye after {} of {sent:?} frames", start.0, peer.received);
                         return self.fail(what);
@@ -229,7 +250,9 @@ impl Run {
         for (start, id) in self.frames.all() {
             let reason = Text::from("operator_stop");
             // Its host may be down.
-            let _ = self.world.with(start.0, |endpoint, now| endpoint.peer_close(now, id, reason, None));
+            let _ = self
+                .world
+                .with(start.0, |endpoint, now| endpoint.peer_close(now, id, reason, None));
         }
     }
 }

@@ -38,7 +38,9 @@ impl Messages {
     }
 
     pub(super) fn is_content(&self) -> bool {
-        self.links.values().all(|link| link.up && !link.leaving && link.waiting.is_empty())
+        self.links
+            .values()
+            .all(|link| link.up && !link.leaving && link.waiting.is_empty())
     }
 
     pub(super) fn open(&self) -> Vec<String> {
@@ -119,18 +121,26 @@ impl Run {
     fn push_messages(&mut self, start: Start, dist: DistId) {
         if let Some(link) = self.messages.links.get_mut(&(start, dist)).filter(|link| link.up) {
             // Its host may be down.
-            let _ = self.world.with(start.0, |endpoint, now| send(endpoint, now, start, dist, link));
+            let _ = self
+                .world
+                .with(start.0, |endpoint, now| send(endpoint, now, start, dist, link));
         }
     }
 
     pub(super) fn leave_dist(&mut self, from: HostId) {
         let start = self.start_of(from);
-        let found = self.messages.links.iter_mut().find(|((at, _), link)| *at == start && link.up);
+        let found = self
+            .messages
+            .links
+            .iter_mut()
+            .find(|((at, _), link)| *at == start && link.up);
         if let Some(((_, dist), link)) = found {
             link.leaving = true;
             link.waiting.clear();
             let dist = *dist;
-            let _ = self.world.with(from, |endpoint, now| endpoint.dist_close(now, dist, Code::CLOSED));
+            let _ = self
+                .world
+                .with(from, |endpoint, now| endpoint.dist_close(now, dist, Code::CLOSED));
         }
     }
 
@@ -157,7 +167,10 @@ impl Run {
     }
 
     fn fetch_messages(&mut self, start: Start, dist: DistId) {
-        while let Ok(Some(got)) = self.world.with(start.0, |endpoint, now| endpoint.next_dist_message(now, dist)) {
+        while let Ok(Some(got)) = self
+            .world
+            .with(start.0, |endpoint, now| endpoint.next_dist_message(now, dist))
+        {
             let Some(link) = self.messages.links.get_mut(&(start, dist)) else {
                 return self.fail(format!("{}: {dist:?} is over and sends a message", start.0));
             };
@@ -185,7 +198,9 @@ impl Run {
     pub(super) fn close_dist(&mut self) {
         for (start, dist) in self.messages.all() {
             // Its host may be down.
-            let _ = self.world.with(start.0, |endpoint, now| endpoint.dist_close(now, dist, Code::CLOSED));
+            let _ = self
+                .world
+                .with(start.0, |endpoint, now| endpoint.dist_close(now, dist, Code::CLOSED));
         }
     }
 }

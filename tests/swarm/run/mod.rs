@@ -30,8 +30,8 @@ use calls::Calls;
 pub use errors::install as count_errors;
 use frames::Frames;
 use messages::Messages;
-pub use plan::Plan;
 use plan::Action;
+pub use plan::Plan;
 use streams::Streams;
 
 /// How a seed is run.
@@ -169,7 +169,13 @@ impl Run {
         let last = end + self.plan.patience;
         self.run_until(last, Self::is_content);
         if self.failure.is_none() && !self.is_content() {
-            let open = [self.streams.open(), self.calls.open(), self.frames.open(), self.messages.open()].concat();
+            let open = [
+                self.streams.open(),
+                self.calls.open(),
+                self.frames.open(),
+                self.messages.open(),
+            ]
+            .concat();
             self.fail(format!("no end: {}", open.join("; ")));
         }
         self.check_complete();
@@ -227,7 +233,10 @@ impl Run {
     }
 
     fn on_wake(&mut self, token: u64) {
-        let Some(action) = usize::try_from(token).ok().and_then(|index| self.plan.actions.get(index)) else {
+        let Some(action) = usize::try_from(token)
+            .ok()
+            .and_then(|index| self.plan.actions.get(index))
+        else {
             return self.look_around();
         };
         if self.closing {
@@ -262,7 +271,9 @@ impl Run {
 
     fn on_client(&mut self, start: Start, event: ClientEvent) {
         match event {
-            ClientEvent::Opened { request, conn, stream, .. } => {
+            ClientEvent::Opened {
+                request, conn, stream, ..
+            } => {
                 self.tunnel_opened(start, request, conn, stream);
             }
             ClientEvent::Failed { request, error } => self.tunnel_failed(start, request, &error.to_string()),
@@ -292,7 +303,14 @@ impl Run {
             quic::Event::Over { conn, stream } => self.stream_over(start, conn, stream),
             quic::Event::Closed { conn, reason, .. } => {
                 self.judge_end(start, &reason);
-                self.streams.connection_lost(start, conn, reason.to_string());
+                // No connection survives another address before its handshake is complete (RFC 9000, section 9).
+                let behind_nat = self.plan.nats[start.0.get() as usize].is_some();
+                let why = if behind_nat {
+                    streams::EXCUSED.to_owned()
+                } else {
+                    reason.to_string()
+                };
+                self.streams.connection_lost(start, conn, &why);
             }
             _ => {}
         }

@@ -47,14 +47,35 @@ pub enum Action {
     Plain(Transfer),
     /// The receiver of a transfer reads on.
     Resume(usize),
-    DialPeer { from: HostId, to: HostId },
-    Frames { from: HostId, count: u64, size: usize },
-    LeavePeer { from: HostId },
-    DialRpc { from: HostId, to: HostId },
+    DialPeer {
+        from: HostId,
+        to: HostId,
+    },
+    Frames {
+        from: HostId,
+        count: u64,
+        size: usize,
+    },
+    LeavePeer {
+        from: HostId,
+    },
+    DialRpc {
+        from: HostId,
+        to: HostId,
+    },
     Call(Call),
-    DialDist { from: HostId, to: HostId },
-    Messages { from: HostId, count: u64, size: usize },
-    LeaveDist { from: HostId },
+    DialDist {
+        from: HostId,
+        to: HostId,
+    },
+    Messages {
+        from: HostId,
+        count: u64,
+        size: usize,
+    },
+    LeaveDist {
+        from: HostId,
+    },
 }
 
 /// Bytes to another host, and bytes back.
@@ -223,7 +244,9 @@ impl Plan {
                     }
                     let back = dice.size(size.max(1));
                     let number = self.actions.len();
-                    let abort = dice.percent(8).then(|| (dice.between(0, 1) as usize, dice.size(size.max(1))));
+                    let abort = dice
+                        .percent(8)
+                        .then(|| (dice.between(0, 1) as usize, dice.size(size.max(1))));
                     let paused = dice.percent(15);
                     let transfer = Transfer {
                         from,
@@ -233,7 +256,11 @@ impl Plan {
                         paused,
                         number,
                     };
-                    let action = if plain { Action::Plain(transfer) } else { Action::Tunnel(transfer) };
+                    let action = if plain {
+                        Action::Plain(transfer)
+                    } else {
+                        Action::Tunnel(transfer)
+                    };
                     add(self, at, action);
                     if paused {
                         add(self, at + dice.at(secs(1), secs(15)), Action::Resume(number));
@@ -244,7 +271,12 @@ impl Plan {
                     let call = Call {
                         from,
                         count: dice.between(1, 4),
-                        kind: dice.pick(&[None, Some(Mode::Bidi), Some(Mode::ClientStream), Some(Mode::ServerStream)]),
+                        kind: dice.pick(&[
+                            None,
+                            Some(Mode::Bidi),
+                            Some(Mode::ClientStream),
+                            Some(Mode::ServerStream),
+                        ]),
                         chunks,
                         size: dice.size((size / (chunks + 1)).clamp(1, 100_000)) as usize,
                         abort: dice.percent(10),
@@ -284,7 +316,11 @@ impl Plan {
                 2 | 3 => {
                     let (from, to) = (a, b);
                     let bad = worse(self.link, dice);
-                    let good = Fault::Link { from, to, link: self.link };
+                    let good = Fault::Link {
+                        from,
+                        to,
+                        link: self.link,
+                    };
                     (Fault::Link { from, to, link: bad }, Some(good))
                 }
                 4 | 5 => {

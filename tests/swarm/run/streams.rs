@@ -18,8 +18,8 @@ const GIVEN_UP: Code = match Code::new(0x77) {
     Some(code) => code,
     None => Code::CANCELLED,
 };
-/// Why a tunnel could not be opened, if it could not be expected.
-const EXCUSED: &str = "no wonder";
+/// Why there is no stream, if none could be expected.
+pub(super) const EXCUSED: &str = "no wonder";
 /// A prime, so that every offset has content of its own.
 const NOISE: usize = 65_521;
 
@@ -155,10 +155,10 @@ impl Streams {
         self.dials.retain(|(at, _), _| *at != start);
     }
 
-    pub(super) fn connection_lost(&mut self, start: Start, conn: ConnectionHandle, why: String) {
+    pub(super) fn connection_lost(&mut self, start: Start, conn: ConnectionHandle, why: &str) {
         if let Some(index) = self.dials.remove(&(start, conn)) {
             self.transfers[index].pending = None;
-            self.transfers[index].failed = Some(why);
+            self.transfers[index].failed = Some(why.to_owned());
         }
         self.lose(|place| (place.0, place.1) == (start, conn));
     }
@@ -188,7 +188,9 @@ impl Run {
             return;
         };
         let name = boot::name(state.transfer.to);
-        let asked = self.world.with(start.0, |endpoint, now| endpoint.open_tunnel(now, client, name));
+        let asked = self
+            .world
+            .with(start.0, |endpoint, now| endpoint.open_tunnel(now, client, name));
         if let Ok(Ok(request)) = asked {
             state.pending = Some(start);
             self.streams.requests.insert((start, request), index);
@@ -253,7 +255,9 @@ impl Run {
         if self.plan.call_tunnels {
             return self.call_tunnel_arrived(start, conn, stream);
         }
-        self.streams.places.insert((start, conn, stream), Known::New(Vec::new()));
+        self.streams
+            .places
+            .insert((start, conn, stream), Known::New(Vec::new()));
         self.read(start, conn, stream);
     }
 
@@ -275,7 +279,9 @@ impl Run {
     }
 
     pub(super) fn plain_arrived(&mut self, start: Start, conn: ConnectionHandle, stream: StreamId) {
-        self.streams.places.insert((start, conn, stream), Known::New(Vec::new()));
+        self.streams
+            .places
+            .insert((start, conn, stream), Known::New(Vec::new()));
         self.read(start, conn, stream);
     }
 
@@ -310,8 +316,14 @@ impl Run {
         let state = &mut self.streams.transfers[index];
         let total = state.total(side);
         let number = state.transfer.number;
-        let abort = state.transfer.abort.filter(|(who, _)| *who == side).map(|(_, after)| after);
-        let client = self.hosts[start.0.get() as usize].client.filter(|_| !state.plain && number % 2 == 0);
+        let abort = state
+            .transfer
+            .abort
+            .filter(|(who, _)| *who == side)
+            .map(|(_, after)| after);
+        let client = self.hosts[start.0.get() as usize]
+            .client
+            .filter(|_| !state.plain && number % 2 == 0);
         let half = &mut state.sides[side];
         if half.sent_end.is_some() {
             return;
@@ -380,7 +392,10 @@ impl Run {
                 Some(Known::New(_)) => {}
             }
             let read = self.world.with(start.0, |endpoint, _| {
-                let mut conn = endpoint.quic().connection(conn).map_err(|_| ReadError::ConnectionLost)?;
+                let mut conn = endpoint
+                    .quic()
+                    .connection(conn)
+                    .map_err(|_| ReadError::ConnectionLost)?;
                 let mut stream = conn.stream(stream).map_err(|_| ReadError::Closed)?;
                 stream.read_chunk(usize::MAX)
             });
