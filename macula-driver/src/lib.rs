@@ -13,6 +13,7 @@ mod active;
 mod clock;
 mod connection;
 mod dispatch;
+pub mod dist;
 mod driver;
 mod endpoint;
 mod error;

@@ -42,12 +42,12 @@
 //! # })
 //! # }
 //! ```
-
 //!
 //! All futures of this crate are cancellation-safe unless they say otherwise: dropping one loses nothing. A time-out is therefore
 //! [`or`](smol::future::or) with a [`Timer`](smol::Timer). Tasks run on smol's global executor (`SMOL_THREADS` says with how many
 //! threads); the futures themselves may be polled by any.
 
+pub mod dist;
 mod driver;
 mod endpoint;
 mod relay;
