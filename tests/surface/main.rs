@@ -13,7 +13,10 @@ use items::Items;
 /// What tokio has alone, and why.
 const ONLY_ON_TOKIO: &[(&str, &str)] = &[
     ("cli", "the command `macula` is one program, and it is written on tokio"),
-    ("dist", "nodes over TCP are not on smol yet"),
+    (
+        "dist::discovery",
+        "the command finds nodes with it, over tokio's sockets; it is not on smol yet",
+    ),
 ];
 
 fn root() -> PathBuf {
@@ -26,8 +29,11 @@ fn surface(adapter: &str) -> BTreeMap<String, String> {
     let mut items = Items::default();
     items.module(&source.join("lib.rs"), "");
     let skipped = |path: &str| {
-        let first = path.split("::").next().unwrap_or_default();
-        ONLY_ON_TOKIO.iter().any(|(name, _)| *name == first)
+        let below = |name: &str| {
+            path.strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        ONLY_ON_TOKIO.iter().any(|(name, _)| below(name))
     };
     items.found.into_iter().filter(|(path, _)| !skipped(path)).collect()
 }
