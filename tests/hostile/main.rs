@@ -1,11 +1,9 @@
 //! Peers that do what they should not: each hears a named error or close code and is counted, nothing of it is left
-//! afterwards, and a tunnel that runs meanwhile loses nothing. And peers of the deployed generations, who do what they
-//! always did.
+//! afterwards, and a tunnel that runs meanwhile loses nothing.
 
 mod attacker;
 mod attacks_on_node;
 mod attacks_on_relay;
-mod deployed;
 mod evil;
 #[allow(
     unfulfilled_lint_expectations,

@@ -13,7 +13,10 @@ use items::Items;
 /// What tokio has alone, and why.
 const ONLY_ON_TOKIO: &[(&str, &str)] = &[
     ("cli", "the command `macula` is one program, and it is written on tokio"),
-    ("dist::discovery", "finding nodes by DNS is not on smol yet"),
+    (
+        "dist::discovery",
+        "the command finds nodes with it, over tokio's sockets; it is not on smol yet",
+    ),
 ];
 
 fn root() -> PathBuf {
@@ -26,10 +29,11 @@ fn surface(adapter: &str) -> BTreeMap<String, String> {
     let mut items = Items::default();
     items.module(&source.join("lib.rs"), "");
     let skipped = |path: &str| {
-        ONLY_ON_TOKIO.iter().any(|(name, _)| {
-            let rest = path.strip_prefix(name);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-        })
+        let below = |name: &str| {
+            path.strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        ONLY_ON_TOKIO.iter().any(|(name, _)| below(name))
     };
     items.found.into_iter().filter(|(path, _)| !skipped(path)).collect()
 }

@@ -2,6 +2,7 @@
 
 mod common;
 mod connections;
+mod deployed;
 mod extension;
 mod peer;
 mod process;

@@ -2,15 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use macula_tokio::{
-    Code, Connection, DialConfig, Endpoint, ListenConfig, Options, RecvStream, RelayClient, RelayServer, SendStream,
-    TransportConfig, alpn, entropy,
-    proto::tunnel::relay::RelayConfig,
-    tls::{ClientTls, Credentials, SelfSigned, ServerTls, Trust},
-};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use futures_lite::future::zip;
 
-const VECTORS: &str = include_str!("../vectors/relay_control.json");
+use super::common::soon as within;
+use crate::{
+    adapter::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        run, sleep, spawn,
+    },
+    macula::{
+        Code, Connection, DialConfig, Endpoint, ListenConfig, Options, RecvStream, RelayClient, RelayServer,
+        SendStream, TransportConfig, alpn, entropy,
+        proto::tunnel::relay::RelayConfig,
+        tls::{ClientTls, Credentials, SelfSigned, ServerTls, Trust},
+    },
+};
+
+const VECTORS: &str = include_str!("../../vectors/relay_control.json");
 
 /// The bytes of a vector.
 fn vector(name: &str) -> Vec<u8> {
@@ -27,12 +35,6 @@ fn with_id(mut bytes: Vec<u8>, id: &[u8]) -> Vec<u8> {
     let at = bytes.len() - 32;
     bytes[at..].copy_from_slice(id);
     bytes
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future)
-        .await
-        .expect("in time")
 }
 
 /// A client that writes and reads bytes as they are.
@@ -134,16 +136,18 @@ async fn client_of(generation: &'static str, other: &'static str) {
     assert!(within(AsyncReadExt::read(&mut far, &mut [0; 8])).await.is_err());
 }
 
-#[tokio::test]
-async fn clients_of_both_generations_hear_their_bytes() {
-    for (generation, other) in [
-        ("cbor", "cbor"),
-        ("msgpack", "msgpack"),
-        ("cbor", "msgpack"),
-        ("msgpack", "cbor"),
-    ] {
-        client_of(generation, other).await;
-    }
+#[test]
+fn clients_of_both_generations_hear_their_bytes() {
+    run(async {
+        for (generation, other) in [
+            ("cbor", "cbor"),
+            ("msgpack", "msgpack"),
+            ("cbor", "msgpack"),
+            ("msgpack", "cbor"),
+        ] {
+            client_of(generation, other).await;
+        }
+    });
 }
 
 /// The payload of the next control message.
@@ -185,7 +189,7 @@ async fn node_at_deployed_relay(streams_first: bool) {
 
     // From then on it speaks CBOR. The other node is the same one: one tunnel out, one in.
     let asking = node.clone();
-    let opened = tokio::spawn(async move { asking.open("bob@host2").await });
+    let opened = spawn(async move { asking.open("bob@host2").await });
     assert_eq!(frame(&mut recv).await, vector("cbor_tunnel_request")[4..]);
     let (out, back) = ([b'1'; 32], [b'2'; 32]);
     let messages = [
@@ -210,16 +214,13 @@ async fn node_at_deployed_relay(streams_first: bool) {
                 .and_then(|(_, session)| session)
                 .is_none_or(|session| session.unidentified_streams < 2)
             {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                sleep(Duration::from_millis(2)).await;
             }
         })
         .await;
         send.write_all(&messages.concat()).await.unwrap();
     }
-    let mut tunnels = [
-        within(opened).await.unwrap().unwrap(),
-        within(node.incoming()).await.unwrap(),
-    ];
+    let mut tunnels = [within(opened).await.unwrap(), within(node.incoming()).await.unwrap()];
     assert_eq!(tunnels[1].peer().as_bytes(), b"alice@host1");
     for (tunnel, stream) in tunnels.iter_mut().zip(&mut streams) {
         let mut bytes = [0; 5];
@@ -236,7 +237,9 @@ async fn node_at_deployed_relay(streams_first: bool) {
     assert_eq!(frame(&mut recv).await, with_id(vector("cbor_tunnel_close"), &out)[4..]);
 }
 
-#[tokio::test]
-async fn a_node_works_with_a_deployed_relay_whatever_comes_first() {
-    tokio::join!(node_at_deployed_relay(true), node_at_deployed_relay(false));
+#[test]
+fn a_node_works_with_a_deployed_relay_whatever_comes_first() {
+    run(async {
+        zip(node_at_deployed_relay(true), node_at_deployed_relay(false)).await;
+    });
 }
