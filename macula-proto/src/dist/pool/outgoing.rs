@@ -59,7 +59,11 @@ impl Outgoing {
             let is_long = message.body.len() > COPY_UP_TO;
             if block.capacity() == 0 {
                 // Only a length, if a long message is first.
-                block.reserve(if is_long { PREFIX.saturating_sub(message.pulled) } else { limit });
+                block.reserve(if is_long {
+                    PREFIX.saturating_sub(message.pulled)
+                } else {
+                    limit
+                });
             }
             let left = message.prefix.get(message.pulled..).unwrap_or_default();
             let left = left.get(..limit.saturating_sub(block.len())).unwrap_or(left);
