@@ -227,7 +227,7 @@ proptest! {
     /// The network damages, cuts and repeats what honest peers send.
     #[test]
     fn damaged_packets_are_lost_packets(
-        seed in any::<u64>(),
+        seed in any::<u64>().no_shrink(),
         cut in any::<bool>(),
         handshake in any::<bool>(),
     ) {

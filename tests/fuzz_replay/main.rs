@@ -1,16 +1,34 @@
 //! The fuzz targets on their corpus, and on damaged copies of it: a fuzzer's first minutes, the same in every run.
 
-use std::{fs, panic, path::Path};
+#[path = "../common/mod.rs"]
+mod common;
+mod seeds;
+
+use std::{
+    fs, panic,
+    path::{Path, PathBuf},
+};
 
 use macula_fuzz::{TARGETS, Target};
 use macula_proto::Rng;
 
-/// Damaged copies made of each file.
-const COPIES: u64 = 2_000;
+/// Damaged copies made of each file: codecs are quick, a world takes milliseconds.
+fn copies(name: &str) -> u64 {
+    match name {
+        "control" | "cbor" | "msgpack" | "relay_session" | "rpc" | "etf" | "dist" => 2_000,
+        "world" => 2,
+        "frame" | "identity" | "peering" => 50,
+        _ => 200,
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name)
+}
 
 /// The files of a target's corpus, in order of their names.
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
+    let folder = folder(name);
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<_> = entries
         .map(|entry| {
@@ -36,7 +54,7 @@ fn replay(name: &str) {
     let mut rng = Rng::from_seed(0x6d61_6375_6c61);
     for (file, data) in &files {
         run(target, &format!("{name}/{file}"), data);
-        for _ in 0..COPIES {
+        for _ in 0..copies(name) {
             let (_, other) = &files[rng.below(files.len() as u64) as usize];
             run(target, name, &damaged(data, other, &mut rng));
         }
@@ -62,44 +80,44 @@ fn damaged(data: &[u8], other: &[u8], rng: &mut Rng) -> Vec<u8> {
     copy
 }
 
-#[test]
-fn control() {
-    replay("control");
+macro_rules! targets {
+    ($($name:ident)+) => {
+        $(
+            #[test]
+            fn $name() {
+                replay(stringify!($name));
+            }
+        )+
+
+        const REPLAYED: &[&str] = &[$(stringify!($name)),+];
+    };
 }
 
-#[test]
-fn cbor() {
-    replay("cbor");
-}
-
-#[test]
-fn msgpack() {
-    replay("msgpack");
-}
-
-#[test]
-fn relay_session() {
-    replay("relay_session");
-}
-
-#[test]
-fn rpc() {
-    replay("rpc");
-}
-
-#[test]
-fn etf() {
-    replay("etf");
-}
-
-#[test]
-fn dist() {
-    replay("dist");
+targets! {
+    control cbor msgpack relay_session rpc etf dist
+    frame identity peering gate
+    session supervisor tunnels
+    rpc_stream rpc_session rpc_router
+    dist_connect dist_link dist_node
+    world
 }
 
 #[test]
 fn every_target_is_replayed() {
     let names: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
-    let expected = ["control", "cbor", "msgpack", "relay_session", "rpc", "etf", "dist"];
-    assert_eq!(names, expected);
+    assert_eq!(names, REPLAYED);
+    for name in names {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../fuzz/fuzz_targets/{name}.rs"));
+        assert!(program.exists(), "{name} has no program");
+    }
+}
+
+/// What is kept in the repository stays small.
+#[test]
+fn the_corpus_is_small() {
+    let sizes = REPLAYED
+        .iter()
+        .flat_map(|name| corpus(name))
+        .map(|(_, data)| data.len());
+    assert!(sizes.sum::<usize>() < 2_000_000);
 }

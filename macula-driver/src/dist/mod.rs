@@ -12,6 +12,7 @@ mod error;
 mod io_futures;
 #[cfg(feature = "tokio")]
 mod io_tokio;
+pub mod node;
 mod stream;
 mod table;
 

@@ -524,11 +524,14 @@ impl DistStream {
     /// arrived and was not read. Between tasks, a handle can just as well be moved.
     ///
     /// # Errors
-    /// Gives the stream back if it is over.
+    /// Gives the stream back if it is over, or the acceptor is another endpoint's.
     pub fn hand_over(self, to: &DistAcceptor) -> Result<(), Self> {
         let common = &self.send.common;
         let (dist, id, owner) = (common.connection.id(), common.id, common.owner());
         let (read, written) = (self.recv.ended || self.recv.stopped, self.send.over);
+        if !std::ptr::eq(common.connection.endpoint().shared(), to.endpoint.shared()) {
+            return Err(self);
+        }
         let to = Owner(to.owner);
         let given = common.connection.endpoint().with_extension(|links: &mut Links, cx| {
             let now = cx.now();

@@ -156,6 +156,7 @@ impl Links {
 
     fn remove(&mut self, cx: &mut Context<'_>, dist: DistId) {
         self.links.remove(&dist);
+        self.accepted.retain(|accepted| *accepted != dist);
         let streams: Vec<StreamId> = self.streams_of(dist).map(|(stream, _)| stream).collect();
         for stream in streams {
             self.streams.remove(&(dist, stream));
@@ -341,6 +342,14 @@ impl Links {
             _ => OfStream::Read,
         };
         cx.wake(key::stream(slot.number, what));
+        // One that the peer has given up whole before anybody took it: it must not pile up.
+        if slot.reset.is_some()
+            && slot.stopped.is_some()
+            && let Some(acceptor) = self.acceptors.get_mut(&owner.0)
+        {
+            acceptor.waiting.retain(|place| *place != (dist, stream));
+            self.streams.remove(&(dist, stream));
+        }
     }
 }
 
@@ -356,6 +365,7 @@ impl Extension for Links {
                 flags,
                 side,
                 remote,
+                ..
             } => {
                 let up = Up {
                     node,

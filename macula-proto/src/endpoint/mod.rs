@@ -148,7 +148,8 @@ impl Endpoint {
         ))
     }
 
-    /// An endpoint for simulations: everything it draws follows from `seed`, so it must never face a network.
+    /// An endpoint for simulations: everything it draws follows from `seed`, so it must never face a network; see
+    /// [`quic::Endpoint::simulated`] for what that asks of TLS. [`sim::World`](crate::sim::World) makes such endpoints.
     ///
     /// # Errors
     /// As [`new`](Self::new).

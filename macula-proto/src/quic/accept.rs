@@ -49,7 +49,7 @@ impl Endpoint {
         // A changed listener, and its two transports, understand the address tokens given out before.
         let base = match &self.listener {
             Some(old) => (*old.elsewhere).clone(),
-            None => quinn_proto::ServerConfig::with_crypto(config.tls.quinn()),
+            None => self.fresh_server(config.tls.quinn()),
         };
         let elsewhere = self.server_config(base.clone(), &config, IpAddr::V4(Ipv4Addr::UNSPECIFIED))?;
         let loopback = self.server_config(base, &config, IpAddr::V6(Ipv6Addr::LOCALHOST))?;
@@ -209,6 +209,8 @@ impl Endpoint {
         let remote = incoming.remote_address();
         let deadline = now.mono + listener.config.handshake_timeout;
         let mut reply = Vec::new();
+        #[cfg(feature = "sim")]
+        let _lent = self.lend();
         match self.inner.accept(incoming, now.mono, &mut reply, Some(server)) {
             Ok((quinn, inner)) => {
                 let conn = Conn::new(inner, quinn, deadline, &listener.config.transport);

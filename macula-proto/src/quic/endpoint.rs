@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::DatagramEvent;
 
 use super::{
-    ConnectError, Connection, ConnectionHandle, DialConfig, EndpointConfig, EndpointStats, Event, Owner, StreamId,
-    UnknownConnection,
+    ConnectError, Connection, ConnectionHandle, DialConfig, EndpointConfig, EndpointStats, Event, Owner, Stream,
+    StreamId, UnknownConnection, UnknownStream,
     accept::Listener,
     config::ConfigError,
     conn::{Conn, Queues},
@@ -86,9 +86,17 @@ pub struct Endpoint {
     last_now: Option<Instant>,
     pub(super) listener: Option<Listener>,
     pub(super) stats: EndpointStats,
-    /// Draws the connection ids of dials in a simulation.
     #[cfg(feature = "sim")]
-    simulated: Option<crate::Rng>,
+    simulated: Option<Simulated>,
+}
+
+/// What only simulated endpoints have.
+#[cfg(feature = "sim")]
+struct Simulated {
+    /// Draws the connection ids of dials.
+    rng: crate::Rng,
+    tls: super::simulated::Shared,
+    token_key: Arc<dyn quinn_proto::crypto::HandshakeTokenKey>,
 }
 
 impl Endpoint {
@@ -104,18 +112,43 @@ impl Endpoint {
         Self::build(config, limits, quinn, None)
     }
 
-    /// An endpoint for simulations: what it draws for itself (connection ids, packet numbers, stateless reset keys) comes
-    /// from `seed`, so it is predictable and must never face a network.
+    /// An endpoint for simulations: everything it draws (connection ids, packet numbers, stateless reset keys unless
+    /// `config` has one, address tokens, and what TLS needs) comes from `seed`, so that the same inputs give the same datagrams
+    /// to the byte. Nothing it sends is secret, and it must never face a network.
+    ///
+    /// TLS configurations have to be built with its [`clock`](Self::clock). They offer a key exchange that no other endpoint
+    /// speaks, so that an endpoint that is not simulated, and a configuration made for one, fail to connect.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     #[cfg(feature = "sim")]
     pub fn simulated(config: &EndpointConfig, limits: Limits, seed: u64) -> Result<Self, ConfigError> {
         let mut rng = crate::Rng::from_seed(seed);
-        let quinn = super::simulated::endpoint_config(&mut rng);
+        let quinn = super::simulated::endpoint_config(config.reset_key.as_ref(), &mut rng);
         let mut endpoint = Self::build(config, limits, quinn, Some(rng.bytes()))?;
-        endpoint.simulated = Some(rng);
+        endpoint.clock = WallClock::simulated();
+        endpoint.simulated = Some(Simulated {
+            tls: Arc::new(std::sync::Mutex::new(rng.fork())),
+            token_key: super::simulated::token_key(&mut rng),
+            rng,
+        });
         Ok(endpoint)
+    }
+
+    /// Lets TLS draw from this endpoint until the guard goes.
+    #[cfg(feature = "sim")]
+    pub(super) fn lend(&self) -> Option<super::simulated::Lent> {
+        let simulated = self.simulated.as_ref()?;
+        Some(super::simulated::lend(&simulated.tls))
+    }
+
+    /// Settings of a listener that has none yet.
+    pub(super) fn fresh_server(&self, tls: Arc<dyn quinn_proto::crypto::ServerConfig>) -> quinn_proto::ServerConfig {
+        #[cfg(feature = "sim")]
+        if let Some(simulated) = &self.simulated {
+            return quinn_proto::ServerConfig::new(tls, simulated.token_key.clone());
+        }
+        quinn_proto::ServerConfig::with_crypto(tls)
     }
 
     fn build(
@@ -160,6 +193,8 @@ impl Endpoint {
     /// Bytes of streams stay slices of `data` until they are read, so a small datagram should not pin a large buffer.
     pub fn handle_datagram(&mut self, now: Now, meta: DatagramMeta, data: BytesMut) {
         self.set_now(now);
+        #[cfg(feature = "sim")]
+        let _lent = self.lend();
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += data.len() as u64;
         let ecn = meta.ecn.and_then(quinn_proto::EcnCodepoint::from_bits);
@@ -188,6 +223,8 @@ impl Endpoint {
     /// Fires everything that is due at `now`.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
+        #[cfg(feature = "sim")]
+        let _lent = self.lend();
         self.last_timeout = Some(now.mono);
         while let Some(handle) = self.timers.pop_due(now.mono) {
             let Some(conn) = self.conns.get_mut(handle) else {
@@ -215,6 +252,8 @@ impl Endpoint {
     /// Poll until it answers `None`, after any input.
     pub fn poll_transmit(&mut self, now: Now, max_datagrams: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.set_now(now);
+        #[cfg(feature = "sim")]
+        let _lent = self.lend();
         // quinn-proto takes the length of the buffer for that of the datagrams.
         buf.clear();
         if let Some((transmit, bytes)) = self.replies.pop_front() {
@@ -321,9 +360,11 @@ impl Endpoint {
         client.token_store(config.tls.tokens());
         client.transport_config(Arc::new(config.transport.to_quinn(remote.ip())?));
         #[cfg(feature = "sim")]
-        if let Some(rng) = &mut self.simulated {
-            super::simulated::fix_initial_cid(&mut client, rng);
+        if let Some(simulated) = &mut self.simulated {
+            super::simulated::fix_initial_cid(&mut client, &mut simulated.rng);
         }
+        #[cfg(feature = "sim")]
+        let _lent = self.lend();
         let (quinn, inner) = self.inner.connect(now.mono, client, remote, server_name)?;
         let deadline = now.mono + config.handshake_timeout;
         Ok(self.insert(quinn, Conn::new(inner, quinn, deadline, &config.transport)))
@@ -340,6 +381,15 @@ impl Endpoint {
             queues: &mut self.queues,
             limits: &self.limits,
         })
+    }
+
+    /// Borrows a stream of one of the connections.
+    ///
+    /// # Errors
+    /// [`UnknownStream`] if there is no such stream, or it is over; also if that is true of its connection.
+    pub fn stream(&mut self, conn: ConnectionHandle, stream: StreamId) -> Result<Stream<'_>, UnknownStream> {
+        let conn = self.conns.get_mut(conn).ok_or(UnknownStream)?;
+        Stream::of(conn, &mut self.queues, &self.limits, stream)
     }
 
     /// Handles of all connections that are not forgotten yet.

@@ -2,6 +2,7 @@
 
 mod end;
 mod gate;
+mod gate_model;
 mod handshake;
 mod link;
 mod props;

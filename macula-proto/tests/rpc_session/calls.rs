@@ -7,7 +7,7 @@ use macula_proto::{
     Code,
     rpc::{
         Chunk, EndRole, Kind, Mode, Outcome, RecvError, ReplyError,
-        session::{Action, CallId, Event, Incoming, Lane, LaneEnd, Request},
+        session::{Action, CallId, EndReason, Event, Incoming, Lane, LaneEnd, Medium, Request, Side},
     },
     wire::{
         Encoding, Value,
@@ -15,7 +15,7 @@ use macula_proto::{
     },
 };
 
-use crate::peer::{Script, connect, id};
+use crate::peer::{Script, config, connect, id};
 
 const BOTH: [Encoding; 2] = [Encoding::MessagePack, Encoding::Cbor];
 
@@ -403,4 +403,23 @@ fn above_the_limit_for_all_a_call_gets_the_next_chunk_when_it_has_fetched_the_la
         1
     );
     assert!(script.session.wants(lane));
+}
+
+/// Found by fuzzing: letting go of a call that had a lane of its own asked for that lane to be written and stopped, on a
+/// connection that was gone.
+#[test]
+fn nothing_is_asked_for_behind_the_end() {
+    let mut script = Script::new(Side::Acceptor, Medium::Streams, config(), Encoding::Cbor);
+    script.say(connect(&["stream_per_call"]));
+    let lane = Lane(1);
+    script.event(Event::LaneArrived(lane));
+    script.say_on(lane, open(1, "echo"));
+    let call = incoming(&mut script).call;
+    script.event(Event::Lost(EndReason::Lost("gone".to_owned())));
+    assert!(matches!(script.news().last(), Some(Action::Ended(_))));
+    script.actions.clear();
+    script
+        .session
+        .forget(script.now, call, &mut script.shared, &mut script.actions);
+    assert_eq!(script.actions, []);
 }

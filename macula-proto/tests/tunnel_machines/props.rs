@@ -376,7 +376,7 @@ fn supervisor_op() -> impl Strategy<Value = SupervisorOp> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
     fn a_relay_survives_anything(ops in vec(relay_op(), 1..150), refuse in any::<bool>()) {

@@ -12,7 +12,7 @@ use rustls::{
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    Credentials, KeyLog, Pin, TlsError, certificates_from_pem, checked_alpn, key_log::Lines, provider,
+    Credentials, KeyLog, Pin, TlsError, certificates_from_pem, checked_alpn, key_log::Lines, provider_for,
     verify::LeafVerifier,
 };
 use crate::WallClock;
@@ -125,7 +125,7 @@ impl ClientTls {
         if self.early_data && self.sessions == 0 {
             return Err(TlsError::EarlyDataWithoutResumption);
         }
-        let provider = provider();
+        let provider = provider_for(clock);
         let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(clock.clone()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| TlsError::Config(error.to_string()))?

@@ -69,6 +69,17 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
+/// The same for what is built with this clock: in a simulation, randomness is that of the endpoint.
+#[cfg_attr(not(feature = "sim"), expect(unused_variables, reason = "only simulations differ"))]
+fn provider_for(clock: &crate::WallClock) -> Arc<CryptoProvider> {
+    #[cfg(feature = "sim")]
+    if clock.is_simulated() {
+        let provider = Arc::unwrap_or_clone(provider());
+        return Arc::new(super::simulated::provider(provider));
+    }
+    provider()
+}
+
 /// Protocol names as TLS can carry them: at least one, each of 1 to 255 bytes.
 ///
 /// Every protocol of the mesh is chosen by its name, and QUIC asks for one, so a configuration without is a mistake.

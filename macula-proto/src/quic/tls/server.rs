@@ -11,8 +11,8 @@ use rustls::{
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    KeyLog, Pin, Reloadable, TlsError, checked_alpn, client::root_store, key_log::Lines, provider, sessions::Sessions,
-    verify::LeafVerifier,
+    KeyLog, Pin, Reloadable, TlsError, checked_alpn, client::root_store, key_log::Lines, provider_for,
+    sessions::Sessions, verify::LeafVerifier,
 };
 use crate::WallClock;
 
@@ -126,7 +126,7 @@ impl ServerTls {
         if self.early_data && sessions == 0 {
             return Err(TlsError::EarlyDataWithoutResumption);
         }
-        let provider = provider();
+        let provider = provider_for(clock);
         let builder = ServerConfig::builder_with_details(provider.clone(), Arc::new(clock.clone()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| TlsError::Config(error.to_string()))?;

@@ -1,0 +1,10 @@
+//! See `macula_fuzz::dist_node`.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| macula_fuzz::dist_node(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::io::Result<()> {
+    macula_fuzz::replay_arguments(macula_fuzz::dist_node)
+}

@@ -1,0 +1,10 @@
+//! See `macula_fuzz::gate`.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| macula_fuzz::gate(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::io::Result<()> {
+    macula_fuzz::replay_arguments(macula_fuzz::gate)
+}

@@ -1,0 +1,462 @@
+//! A router, and nodes that say anything.
+
+use std::collections::BTreeMap;
+
+use arbitrary::{Arbitrary, Unstructured};
+use bytes::{Bytes, BytesMut};
+use macula_proto::{
+    Code, Now, Rng,
+    rpc::{
+        Chunk, EndRole, Fault, Mode, Outcome, StreamId,
+        router::{Action, ConnKey, Event, Router, RouterConfig, StreamEnded},
+    },
+    wire::{
+        Encoding, Value,
+        rpc::{Call, Connect, Decoder, Message, Reply, StreamData, StreamOpen},
+    },
+};
+
+use crate::script::{at, ms, operations, pick, start};
+
+const NODES: usize = 5;
+const OUTBOX: usize = 2000;
+
+#[derive(Debug, Arbitrary)]
+enum Op {
+    Arrive {
+        cbor: bool,
+        greets: bool,
+    },
+    Register {
+        node: u8,
+        procedure: u8,
+    },
+    Open {
+        node: u8,
+        stream: u8,
+        procedure: u8,
+        mode: u8,
+    },
+    Data {
+        node: u8,
+        stream: u8,
+        size: u16,
+    },
+    End {
+        node: u8,
+        stream: u8,
+        both: bool,
+    },
+    Fail {
+        node: u8,
+        stream: u8,
+    },
+    StreamReply {
+        node: u8,
+        stream: u8,
+    },
+    Call {
+        node: u8,
+        id: u8,
+        procedure: u8,
+        timeout: Option<u8>,
+    },
+    Reply {
+        node: u8,
+        id: u8,
+    },
+    Say {
+        node: u8,
+        kind: u8,
+    },
+    Raw {
+        node: u8,
+        bytes: Vec<u8>,
+    },
+    /// The node speaks the other encoding from now on.
+    Switch(u8),
+    Appetite {
+        node: u8,
+        bytes: u16,
+    },
+    Hungry(u8),
+    Ended {
+        node: u8,
+        how: u8,
+    },
+    Lose(u8),
+    Sleep(u8),
+    Due,
+    Drain,
+    Stop,
+}
+
+struct Side {
+    encoding: Encoding,
+    decoder: Decoder,
+    appetite: usize,
+    unread: BytesMut,
+    /// Places of the next chunks in and out, by stream.
+    seqs: BTreeMap<StreamId, u64>,
+    /// Streams and calls by the ids that the router gave them.
+    streams: Vec<StreamId>,
+    calls: Vec<Bytes>,
+    heard: BTreeMap<StreamId, u64>,
+    errors: BTreeMap<StreamId, usize>,
+}
+
+struct Net {
+    router: Router,
+    now: Now,
+    actions: Vec<Action>,
+    sides: BTreeMap<ConnKey, Side>,
+    next: u64,
+}
+
+/// Nodes come, register, call, answer, lie, stop reading and go. The router writes only to nodes that are there, only what can
+/// be read, chunks in order; holds no more than it may for any of them; and keeps nothing of those that are gone.
+pub fn rpc_router(data: &[u8]) {
+    let mut config = RouterConfig::default();
+    config.limits.outbox = OUTBOX;
+    config.limits.message = 8192;
+    config.limits.malformed = 3;
+    config.limits.registrations = 3;
+    config.limits.routes = 6;
+    config.limits.all_routes = 12;
+    let mut net = Net {
+        router: Router::new(config, Rng::from_seed(1)),
+        now: start(),
+        actions: Vec::new(),
+        sides: BTreeMap::new(),
+        next: 1,
+    };
+    for op in operations::<Op>(Unstructured::new(data), 400) {
+        net.apply(op);
+        net.check();
+    }
+    let all: Vec<_> = net.sides.keys().copied().collect();
+    for conn in all {
+        net.sides.remove(&conn);
+        net.event(Event::Lost(conn));
+    }
+    net.wait(net.now.after(ms(4 * 3_600_000)));
+    let status = net.router.status();
+    assert_eq!((net.router.connections(), net.router.routes()), (0, 0));
+    assert!(
+        status.procedures.is_empty() && status.streams == 0 && status.calls == 0,
+        "something is left"
+    );
+    assert_eq!(net.router.poll_timeout(), None);
+}
+
+fn stream(number: u8) -> StreamId {
+    StreamId([number % 6; 16])
+}
+
+fn procedure(number: u8) -> Bytes {
+    Bytes::copy_from_slice(&[b'p' + number % 3])
+}
+
+impl Net {
+    fn node(&self, number: u8) -> Option<ConnKey> {
+        let all: Vec<_> = self.sides.keys().copied().collect();
+        pick(&all, number).copied()
+    }
+
+    /// A stream that the node opened itself, or one that was opened at it.
+    fn stream_at(&self, conn: ConnKey, number: u8) -> StreamId {
+        let own = stream(number);
+        if number < 128 {
+            return own;
+        }
+        pick(&self.sides[&conn].streams, number).copied().unwrap_or(own)
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Arrive { cbor, greets } => self.arrive(cbor, greets),
+            Op::Hungry(node) => self.feed_node(node, usize::MAX),
+            Op::Appetite { node, bytes } => self.feed_node(node, bytes.into()),
+            Op::Sleep(steps) => self.wait(self.now.after(ms(u64::from(steps) * 100))),
+            Op::Due => self.wait(at(self.now, self.router.poll_timeout())),
+            Op::Drain => self.event(Event::Drain),
+            Op::Stop => self.event(Event::Stop(Code::SHUTDOWN)),
+            Op::Switch(node) => {
+                let Some(side) = self.node(node).and_then(|node| self.sides.get_mut(&node)) else {
+                    return;
+                };
+                side.encoding = match side.encoding {
+                    Encoding::Cbor => Encoding::MessagePack,
+                    Encoding::MessagePack => Encoding::Cbor,
+                };
+            }
+            Op::Raw { node, bytes } => {
+                let Some(node) = self.node(node) else { return };
+                self.raw(node, &bytes);
+            }
+            Op::Ended { node, how } => {
+                let Some(node) = self.node(node) else { return };
+                let code = Code::CANCELLED;
+                let how = [
+                    StreamEnded::Finished,
+                    StreamEnded::Reset(code),
+                    StreamEnded::Stopped(code),
+                ][usize::from(how % 3)];
+                self.event(Event::Ended(node, how));
+            }
+            Op::Lose(node) => {
+                let Some(node) = self.node(node) else { return };
+                self.sides.remove(&node);
+                self.event(Event::Lost(node));
+            }
+            op => self.speak(op),
+        }
+    }
+
+    fn speak(&mut self, op: Op) {
+        let (Op::Register { node, .. }
+        | Op::Open { node, .. }
+        | Op::Data { node, .. }
+        | Op::End { node, .. }
+        | Op::Fail { node, .. }
+        | Op::StreamReply { node, .. }
+        | Op::Call { node, .. }
+        | Op::Reply { node, .. }
+        | Op::Say { node, .. }) = op
+        else {
+            return;
+        };
+        let Some(node) = self.node(node) else { return };
+        let message = match op {
+            Op::Register { procedure: number, .. } => Message::RegisterProcedure {
+                procedure: procedure(number),
+            },
+            Op::Open {
+                stream: id,
+                procedure: number,
+                mode,
+                ..
+            } => {
+                let mode = [Mode::Bidi, Mode::ServerStream, Mode::ClientStream][usize::from(mode % 3)];
+                let (stream, procedure) = (stream(id), procedure(number));
+                Message::StreamOpen(StreamOpen {
+                    stream,
+                    procedure,
+                    mode,
+                    args: Value::Uint(7),
+                })
+            }
+            Op::Data { stream: id, size, .. } => {
+                let stream = self.stream_at(node, id);
+                let Some(side) = self.sides.get_mut(&node) else { return };
+                let next = side.seqs.entry(stream).or_default();
+                let seq = *next;
+                *next += 1;
+                let chunk = Chunk::Raw(vec![b'x'; usize::from(size % 1500)].into());
+                Message::StreamData(StreamData { stream, seq, chunk })
+            }
+            Op::End { stream: id, both, .. } => {
+                let role = if both { EndRole::Both } else { EndRole::Send };
+                Message::StreamEnd {
+                    stream: self.stream_at(node, id),
+                    role,
+                }
+            }
+            Op::Fail { stream: id, .. } => Message::StreamError {
+                stream: self.stream_at(node, id),
+                fault: Fault::from_code("failed"),
+            },
+            Op::StreamReply { stream: id, .. } => Message::StreamReply {
+                stream: self.stream_at(node, id),
+                outcome: Outcome::Ok(Value::Uint(1)),
+            },
+            Op::Call {
+                id,
+                procedure: number,
+                timeout,
+                ..
+            } => Message::Call(Call {
+                call_id: Bytes::copy_from_slice(&[id % 6]),
+                procedure: procedure(number),
+                args: Value::Uint(1),
+                target: None,
+                timeout: timeout.map(|timeout| u64::from(timeout) * 50),
+                trace: None,
+            }),
+            Op::Reply { id, .. } => Message::Reply(Reply {
+                call_id: pick(&self.sides[&node].calls, id)
+                    .cloned()
+                    .unwrap_or(Bytes::copy_from_slice(&[id % 6])),
+                outcome: Outcome::Ok(Value::Uint(2)),
+                trace: None,
+            }),
+            Op::Say { kind, .. } if kind & 1 == 0 => Message::Disconnect {
+                reason: None,
+                message: None,
+            },
+            _ => greeting(node),
+        };
+        let mut out = BytesMut::new();
+        message
+            .encode(self.sides[&node].encoding, &mut out)
+            .expect("can be written");
+        self.raw(node, &out);
+    }
+
+    fn arrive(&mut self, cbor: bool, greets: bool) {
+        if self.sides.len() >= NODES {
+            return;
+        }
+        let conn = ConnKey(self.next);
+        self.next += 1;
+        let side = Side {
+            encoding: if cbor { Encoding::Cbor } else { Encoding::MessagePack },
+            decoder: Decoder::default(),
+            appetite: usize::MAX,
+            unread: BytesMut::new(),
+            seqs: BTreeMap::new(),
+            streams: Vec::new(),
+            calls: Vec::new(),
+            heard: BTreeMap::new(),
+            errors: BTreeMap::new(),
+        };
+        self.sides.insert(conn, side);
+        self.event(Event::Connected(conn));
+        // A router that goes away closes it at once.
+        if greets && let Some(side) = self.sides.get(&conn) {
+            let mut out = BytesMut::new();
+            greeting(conn).encode(side.encoding, &mut out).expect("can be written");
+            self.raw(conn, &out);
+        }
+    }
+
+    fn raw(&mut self, node: ConnKey, bytes: &[u8]) {
+        if let Some(side) = self.sides.get_mut(&node)
+            && side.unread.len() < 16_384
+        {
+            side.unread.extend_from_slice(bytes);
+        }
+        self.feed(node);
+        self.work();
+    }
+
+    fn event(&mut self, event: Event) {
+        self.router.handle(self.now, event, &mut self.actions);
+        self.work();
+    }
+
+    fn wait(&mut self, until: Now) {
+        for _ in 0..100 {
+            let Some(due) = self.router.poll_timeout().filter(|due| *due <= until.mono) else {
+                break;
+            };
+            self.now = at(self.now, Some(due));
+            self.event(Event::Timeout);
+            assert!(
+                self.router.poll_timeout().is_none_or(|next| next > due),
+                "a deadline that is over"
+            );
+        }
+        self.now = until;
+    }
+
+    fn feed_node(&mut self, node: u8, appetite: usize) {
+        let Some(node) = self.node(node) else { return };
+        if let Some(side) = self.sides.get_mut(&node) {
+            side.appetite = appetite;
+        }
+        self.drain(node);
+        self.work();
+    }
+
+    fn feed(&mut self, node: ConnKey) {
+        while self.router.wants(node)
+            && let Some(side) = self.sides.get_mut(&node)
+            && !side.unread.is_empty()
+        {
+            let piece = side.unread.split_to(side.unread.len().min(700)).freeze();
+            self.router
+                .handle(self.now, Event::Received(node, piece), &mut self.actions);
+        }
+    }
+
+    fn drain(&mut self, node: ConnKey) {
+        let Some(side) = self.sides.get_mut(&node) else { return };
+        for block in self.router.output(node) {
+            let piece = block.split_to(block.len().min(side.appetite));
+            if side.appetite != usize::MAX {
+                side.appetite -= piece.len();
+            }
+            side.decoder.push(piece);
+        }
+        while let Some(message) = side.decoder.next() {
+            let (message, encoding) = message.expect("the router writes what can be read");
+            side.heard(message, encoding);
+        }
+        self.router.wrote(self.now, node, &mut self.actions);
+    }
+
+    fn work(&mut self) {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                match action {
+                    Action::Write(node) => self.drain(node),
+                    Action::Read(node) => self.feed(node),
+                    Action::Close(node, ..) => {
+                        assert!(self.sides.remove(&node).is_some(), "closed without being there");
+                        // That it is lost too is told by whoever runs the router, and is nothing new.
+                        self.router.handle(self.now, Event::Lost(node), &mut self.actions);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(&self) {
+        let status = self.router.status();
+        let there: Vec<_> = status.nodes.iter().map(|node| node.conn).collect();
+        assert!(there.iter().eq(self.sides.keys()), "other nodes than there are");
+        for node in &status.nodes {
+            // One message beyond, and 64 KiB of answers.
+            assert!(
+                node.queued <= OUTBOX + 9000 + (64 << 10),
+                "too much waits for a node: {}",
+                node.queued
+            );
+            assert!(node.procedures <= 3);
+        }
+        assert!(self.router.routes() <= 12, "too many calls");
+        assert_eq!(status.streams + status.calls, self.router.routes());
+    }
+}
+
+fn greeting(node: ConnKey) -> Message {
+    Message::Connect(Box::new(Connect::new(Bytes::copy_from_slice(&[node.0 as u8; 32]))))
+}
+
+impl Side {
+    fn heard(&mut self, message: Message, _: Encoding) {
+        match message {
+            Message::StreamOpen(open) => {
+                assert!(!self.streams.contains(&open.stream), "one id for two calls");
+                self.streams.push(open.stream);
+            }
+            Message::StreamData(StreamData { stream, seq, .. }) => {
+                let next = self.heard.entry(stream).or_default();
+                // A caller may use an id again once its call is over.
+                assert!(
+                    seq == *next || seq == 0 || !self.streams.contains(&stream),
+                    "out of order"
+                );
+                *next = seq + 1;
+            }
+            Message::StreamError { stream, .. } if self.streams.contains(&stream) => {
+                let errors = self.errors.entry(stream).or_default();
+                *errors += 1;
+                assert_eq!(*errors, 1, "two ends of one call");
+            }
+            Message::Call(call) => self.calls.push(call.call_id),
+            _ => {}
+        }
+    }
+}
