@@ -136,10 +136,6 @@ pub enum DistEvent {
         node: Atom,
         /// Which run of it; 0 if it does not tell.
         creation: u32,
-        /// What this node is called: its name, or, if it had none, the one that the other node gave it.
-        own: Atom,
-        /// Which run of this node it is.
-        own_creation: u32,
         /// What both can do.
         flags: Flags,
         /// Which end this side is.
@@ -255,6 +251,12 @@ impl Endpoint {
         server_name: &str,
     ) -> Result<DistId, DistConnectError> {
         self.with_dist(|dist, cx| dist.connect(cx, now, node, remote, server_name))
+    }
+
+    /// What this node is called, and which run of it this is. A node without a name has its host here until another one
+    /// gave it a name. `None` before [`serve_dist`](Self::serve_dist).
+    pub fn dist_name(&self) -> Option<(&Atom, u32)> {
+        self.dist.name()
     }
 
     /// The connection with a node that is up.

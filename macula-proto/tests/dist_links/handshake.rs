@@ -30,8 +30,6 @@ fn two_nodes_with_one_cookie_come_together() {
         let expected = DistEvent::Up {
             node: atom(node),
             creation: 7,
-            own: net.names[end.0].clone(),
-            own_creation: 7,
             flags: Flags::DEFAULT,
             side,
             remote: net.world.hosts[1 - end.0].address,
@@ -56,25 +54,20 @@ fn a_node_without_a_name_gets_one_and_goes_by_it() {
     assert_eq!(net.down((2, c)), DistEnd::Handshake(Failure::NotAllowed));
     net.dial(0, 1);
     let up = |_, event: &DistEvent| match event {
-        DistEvent::Up {
-            node,
-            own,
-            own_creation,
-            creation,
-            ..
-        } => Some((node.clone(), *creation, own.clone(), *own_creation)),
+        DistEvent::Up { node, creation, .. } => Some((node.clone(), *creation)),
         _ => None,
     };
-    let (b, _, own, own_creation) = net.find(0, "to be up", up);
-    let (found, creation, ..) = net.find(1, "to be up", up);
+    assert_eq!(net.world.hosts[0].endpoint.dist_name(), Some((&atom("h"), 0)));
+    let (b, _) = net.find(0, "to be up", up);
+    let (own, creation) = net.find(1, "to be up", up);
     assert_eq!(b.as_str(), "b@h");
     assert!(own.ends_with("@h") && own.len() > 8, "{own}");
-    assert_eq!((&found, creation), (&own, own_creation));
+    assert_eq!(net.world.hosts[0].endpoint.dist_name(), Some((&own, creation)));
     // It keeps the name, whoever dials.
     net.names[0] = own.clone();
     net.dial(0, 2);
-    assert_eq!(net.find(2, "to be up", up).0, own);
-    assert_eq!(net.find(0, "to be up", up).2, own);
+    assert_eq!(net.find(2, "to be up", up), (own.clone(), creation));
+    assert_eq!(net.find(0, "to be up", up).0.as_str(), "c@h");
     for host in [1, 2] {
         assert!(net.world.hosts[host].endpoint.dist_of(own.as_str()).is_some());
     }

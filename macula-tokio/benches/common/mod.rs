@@ -1,6 +1,7 @@
 //! What benchmarks beside quinn share.
 
 mod arguments;
+#[allow(dead_code, reason = "each benchmark uses its share")]
 pub(crate) mod quinn_setup;
 
 use std::error::Error;

@@ -18,7 +18,6 @@ use super::Result;
 
 /// Whether a client that was here before gets through with half a handshake, as quinn allows by default.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "each benchmark uses its share")]
 pub(crate) enum Resume {
     Allowed,
     Never,

@@ -1,13 +1,14 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     Action, CommandError, Event, NodeConfig, NodeStats, RegisterError, Signal,
+    outgoing::{Outgoing, sender},
     process::{Connection, Process},
 };
 use crate::wire::{
-    dist::{Control, Flags, Form, Message, MessageDecoder, encode_message},
+    dist::{Control, EncodeMessageError, Flags, Form, FragmentedMessage, Message, MessageDecoder},
     etf::{Atom, Pid, Reference, Term},
 };
 
@@ -65,9 +66,8 @@ impl<K: Copy + Ord> Node<K> {
     pub fn poll_message(&mut self, connection: K, actions: &mut Vec<Action<K>>) -> Option<Bytes> {
         let limit = self.config.limits.outgoing;
         let state = self.connections.get_mut(&connection)?;
-        let message = state.outgoing.pop_front()?;
-        state.queued = state.queued.saturating_sub(message.len());
-        if state.queued <= limit / 2 {
+        let message = state.outgoing.pop()?;
+        if state.outgoing.bytes() <= limit / 2 {
             if std::mem::take(&mut state.clogged) && state.blocked == 0 {
                 actions.push(Action::Readable(connection));
             }
@@ -215,8 +215,10 @@ impl<K: Copy + Ord> Node<K> {
             common,
             form: Form::negotiated(common),
             decoder: MessageDecoder::new(limits.terms, limits.fragments, limits.max_message),
-            outgoing: VecDeque::new(),
-            queued: 0,
+            outgoing: Outgoing::default(),
+            sequence: common
+                .contains(Flags::DIST_HDR_ATOM_CACHE | Flags::FRAGMENTS)
+                .then_some(0),
             watched: BTreeMap::new(),
             links: 0,
             blocked: 0,
@@ -338,10 +340,13 @@ impl<K: Copy + Ord> Node<K> {
         let Some(state) = self.connections.get_mut(&connection) else {
             return Ok(());
         };
-        let mut out = BytesMut::new();
-        encode_message(message, state.form, &mut out).map_err(|error| match error {
-            crate::wire::dist::EncodeMessageError::Term(error) => CommandError::Term(error),
-            crate::wire::dist::EncodeMessageError::Payload => unreachable!("payloads go with their operations"),
+        let out = match state.sequence {
+            Some(sequence) => FragmentedMessage::encode(message, sequence),
+            None => FragmentedMessage::whole(message, state.form),
+        };
+        let out = out.map_err(|error| match error {
+            EncodeMessageError::Term(error) => CommandError::Term(error),
+            EncodeMessageError::Payload => unreachable!("payloads go with their operations"),
         })?;
         if out.len() > limits.max_message as usize {
             return Err(CommandError::TooLarge {
@@ -350,12 +355,12 @@ impl<K: Copy + Ord> Node<K> {
             });
         }
         self.stats.sent += 1;
-        state.queued = state.queued.saturating_add(out.len());
-        state.clogged |= state.queued > limits.outgoing;
+        state.sequence = state.sequence.map(|sequence| sequence.wrapping_add(1));
         if state.outgoing.is_empty() {
             actions.push(Action::Writable(connection));
         }
-        state.outgoing.push_back(out.freeze());
+        state.outgoing.push(sender(&message.control).cloned(), out);
+        state.clogged |= state.outgoing.bytes() > limits.outgoing;
         Ok(())
     }
 

@@ -20,6 +20,7 @@ mod inbound;
 mod links;
 mod machine;
 mod monitors;
+mod outgoing;
 mod process;
 mod types;
 

@@ -5,9 +5,7 @@ use std::{
     mem::size_of,
 };
 
-use bytes::Bytes;
-
-use super::{Signal, Target};
+use super::{Signal, Target, outgoing::Outgoing};
 use crate::wire::{
     dist::{Flags, Form, MessageDecoder, control},
     etf::{Atom, Pid, Reference, Term},
@@ -82,9 +80,9 @@ pub(super) struct Connection {
     pub(super) common: Flags,
     pub(super) form: Form,
     pub(super) decoder: MessageDecoder,
-    pub(super) outgoing: VecDeque<Bytes>,
-    /// Bytes in `outgoing`.
-    pub(super) queued: usize,
+    pub(super) outgoing: Outgoing,
+    /// Long messages go in fragments, numbered from here.
+    pub(super) sequence: Option<u64>,
     /// The peer's monitors: which process each one watches.
     pub(super) watched: BTreeMap<Reference, u64>,
     /// Links across the connection.

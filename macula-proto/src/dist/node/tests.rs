@@ -9,6 +9,7 @@ use crate::wire::{
 };
 
 mod bounds;
+mod long;
 
 pub(super) fn atom(text: &str) -> Atom {
     Atom::new(text).unwrap()

@@ -40,7 +40,7 @@ pub struct NodeLimits {
     /// Bytes of memory that signals in one mailbox take up before those who send to it have to wait. It is exceeded by one
     /// message for each connection at the most, and by exits and downs. Default 16 MiB.
     pub mailbox: usize,
-    /// Bytes that wait to be sent on one connection before processes have to wait. Default 4 MiB.
+    /// Bytes that wait to be sent on one connection before processes have to wait. Default 4 MiB. One message may go beyond it.
     pub outgoing: usize,
     /// Links across one connection. The peer's further ones end at once with `system_limit`. Default 65,536.
     pub links: usize,

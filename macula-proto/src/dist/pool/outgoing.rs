@@ -19,8 +19,9 @@ pub(super) struct Outgoing {
 
 #[derive(Debug)]
 struct Message {
-    /// What was not pulled of the length.
-    prefix: Bytes,
+    prefix: [u8; PREFIX],
+    /// Bytes of the prefix that were pulled.
+    pulled: usize,
     body: Bytes,
 }
 
@@ -35,8 +36,11 @@ pub(super) struct Pulled {
 impl Outgoing {
     pub(super) fn push(&mut self, length: u32, body: Bytes) {
         self.bytes += PREFIX + body.len();
-        let prefix = Bytes::copy_from_slice(&length.to_be_bytes());
-        self.messages.push_back(Message { prefix, body });
+        self.messages.push_back(Message {
+            prefix: length.to_be_bytes(),
+            pulled: 0,
+            body,
+        });
     }
 
     /// Bytes that wait, lengths included.
@@ -48,12 +52,24 @@ impl Outgoing {
         if room == 0 {
             return None;
         }
-        let limit = room.min(BLOCK);
+        let limit = room.min(BLOCK).min(self.bytes);
         let mut block = BytesMut::new();
         let mut complete = 0;
         while let Some(message) = self.messages.front_mut() {
-            take(&mut message.prefix, &mut block, limit);
-            if message.prefix.is_empty() && message.body.len() > COPY_UP_TO {
+            let is_long = message.body.len() > COPY_UP_TO;
+            if block.capacity() == 0 {
+                // Only a length, if a long message is first.
+                block.reserve(if is_long {
+                    PREFIX.saturating_sub(message.pulled)
+                } else {
+                    limit
+                });
+            }
+            let left = message.prefix.get(message.pulled..).unwrap_or_default();
+            let left = left.get(..limit.saturating_sub(block.len())).unwrap_or(left);
+            block.extend_from_slice(left);
+            message.pulled += left.len();
+            if message.pulled == PREFIX && is_long {
                 if block.is_empty() {
                     let bytes = message.body.split_to(room.min(message.body.len()));
                     complete += u64::from(message.body.is_empty());
@@ -61,8 +77,9 @@ impl Outgoing {
                 }
                 break;
             }
-            take(&mut message.body, &mut block, limit);
-            if !message.body.is_empty() || !message.prefix.is_empty() {
+            let length = message.body.len().min(limit.saturating_sub(block.len()));
+            block.extend_from_slice(&message.body.split_to(length));
+            if !message.body.is_empty() || message.pulled < PREFIX {
                 break;
             }
             complete += 1;
@@ -76,18 +93,10 @@ impl Outgoing {
         while self
             .messages
             .front()
-            .is_some_and(|message| message.prefix.is_empty() && message.body.is_empty())
+            .is_some_and(|message| message.pulled == PREFIX && message.body.is_empty())
         {
             self.messages.pop_front();
         }
         Pulled { bytes, complete }
-    }
-}
-
-/// Moves bytes to `block`, up to `limit` bytes in it.
-fn take(from: &mut Bytes, block: &mut BytesMut, limit: usize) {
-    let length = from.len().min(limit.saturating_sub(block.len()));
-    if length > 0 {
-        block.extend_from_slice(&from.split_to(length));
     }
 }

@@ -62,11 +62,13 @@ impl PoolConfig {
         }
     }
 
-    /// Towards a node of this implementation: spread over all streams, and bound by the transport alone.
+    /// Towards a node of this implementation: spread over all streams, bound by the transport alone, and with 256 messages taken for
+    /// each wake-up, so that short ones fill more than one datagram.
     #[must_use]
     pub fn between_own(mut self, ordering: Ordering) -> Self {
         self.ordering = ordering;
         self.in_flight = None;
+        self.take = self.take.max(256);
         self
     }
 }

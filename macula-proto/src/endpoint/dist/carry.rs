@@ -109,8 +109,6 @@ impl DistRole {
         let event = DistEvent::Up {
             node,
             creation: established.peer_creation,
-            own: established.own.clone(),
-            own_creation: established.own_creation,
             flags: established.common,
             side: link.controller.side(),
             remote: link.remote,

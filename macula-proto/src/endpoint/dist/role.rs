@@ -183,6 +183,11 @@ impl DistRole {
         }
     }
 
+    pub(super) fn name(&self) -> Option<(&Atom, u32)> {
+        let handshake = &self.node.as_ref()?.config.controller.handshake;
+        Some((&handshake.name, handshake.creation))
+    }
+
     pub(super) fn allow(&mut self, nodes: Option<BTreeSet<Atom>>) {
         if let Some(node) = &mut self.node {
             node.config.allowed = nodes;

@@ -15,9 +15,9 @@ use crate::wire::{
 /// Tag of an ordinary header.
 const NORMAL: u8 = 68;
 /// Tag of the header of the first of several fragments.
-const FIRST_FRAGMENT: u8 = 69;
+pub(super) const FIRST_FRAGMENT: u8 = 69;
 /// Tag of the header of the fragments behind it.
-const FRAGMENT: u8 = 70;
+pub(super) const FRAGMENT: u8 = 70;
 /// A message without header.
 const PASS_THROUGH: u8 = 112;
 

@@ -182,6 +182,11 @@ pub enum EncodeMessageError {
 /// # Errors
 /// [`EncodeMessageError`]; `out` is then as it was before.
 pub fn encode_message(message: &Message, form: Form, out: &mut BytesMut) -> Result<(), EncodeMessageError> {
+    encode_parts(message, form, out).map(|_| ())
+}
+
+/// As [`encode_message`]; returns how many of the bytes come before the payload.
+pub(super) fn encode_parts(message: &Message, form: Form, out: &mut BytesMut) -> Result<usize, EncodeMessageError> {
     if message.control.has_payload() != message.payload.is_some() {
         return Err(EncodeMessageError::Payload);
     }
@@ -196,9 +201,11 @@ pub fn encode_message(message: &Message, form: Form, out: &mut BytesMut) -> Resu
             etf::encode_bare
         }
     };
-    let control = message.control.to_term();
-    let mut terms = [&control].into_iter().chain(&message.payload);
-    let written = terms.try_for_each(|term| put(term, out));
+    let written = put(&message.control.to_term(), out).and_then(|()| {
+        let control = out.len().saturating_sub(start);
+        message.payload.iter().try_for_each(|term| put(term, out))?;
+        Ok(control)
+    });
     if written.is_err() {
         out.truncate(start);
     }

@@ -8,7 +8,7 @@ use crate::wire::{
     DecodeErrorKind, DecodeLimits,
     dist::control::{ControlError, Process, Spawn},
     etf::{
-        self, Atom, Pid, Term,
+        self, Atom, Pid, Reference, Term, TermReader,
         tests::{any_atom, any_pid, any_reference, any_term},
     },
 };
@@ -223,6 +223,75 @@ fn fragments_of_several_messages_are_put_together() {
     let whole = fragments(&encoded(&messages[0], Form::Header), 9, 1000);
     assert_eq!(whole.len(), 1);
     assert_eq!(decoder.decode(&whole[0]), Ok(Some(messages[0].clone())));
+}
+
+#[test]
+fn long_messages_are_cut_so_that_they_are_put_together_again() {
+    let long = |length: usize| sample(&"x".repeat(length));
+    let overhead = encoded(&long(0), Form::Header).len() - 3;
+    for (length, pieces) in [
+        (0, 1),
+        (FRAGMENT - overhead, 1),
+        (FRAGMENT - overhead + 1, 2),
+        (2 * FRAGMENT - overhead, 2),
+        (2 * FRAGMENT - overhead + 1, 3),
+        (1 << 20, 17),
+    ] {
+        let message = long(length);
+        let cut = FragmentedMessage::encode(&message, 77).unwrap();
+        assert_eq!(cut.is_cut(), pieces > 1);
+        let mut left = cut.clone();
+        let mut decoder = decoder(2 << 20);
+        for number in 1..=pieces {
+            let piece = left.next().unwrap();
+            assert!(piece.len() <= FRAGMENT + 19);
+            assert_eq!(left.is_empty(), number == pieces);
+            let decoded = decoder.decode(&piece);
+            assert_eq!(decoded, Ok((number == pieces).then(|| message.clone())), "{length}");
+        }
+        assert_eq!((left.next(), left.len(), decoder.buffered()), (None, 0, 0));
+        // One that is not cut is what it would be without.
+        if pieces == 1 {
+            assert_eq!(cut.collect::<Vec<_>>(), [encoded(&message, Form::Header)]);
+        }
+    }
+    let whole = FragmentedMessage::whole(&long(1 << 20), Form::PassThrough).unwrap();
+    assert_eq!(whole.collect::<Vec<_>>(), [encoded(&long(1 << 20), Form::PassThrough)]);
+}
+
+#[test]
+fn the_control_term_is_in_the_first_fragment_however_long_it_is() {
+    let Control::Send { to, .. } = sample("").control else {
+        panic!()
+    };
+    let token = Some(Term::binary("t".repeat(3 * FRAGMENT)));
+    let message = Message::with_payload(Control::Send { to, token }, Term::binary("payload"));
+    let pieces: Vec<Bytes> = FragmentedMessage::encode(&message, 1).unwrap().collect();
+    assert_eq!(pieces.len(), 2);
+    let terms = pieces[0].slice(19..);
+    let mut reader = TermReader::new(&terms, &LIMITS, &[]);
+    assert!(reader.term().is_ok() && reader.finish().is_ok());
+    let mut decoder = decoder(1 << 20);
+    assert_eq!(decoder.decode(&pieces[0]), Ok(None));
+    assert_eq!(decoder.decode(&pieces[1]), Ok(Some(message)));
+    // There is nothing to be cut behind a control without a payload.
+    let spawned = Control::SpawnReply {
+        request: Reference::new(atom("a@h"), 1, &[1]).unwrap(),
+        to: Pid {
+            node: atom("a@h"),
+            id: 1,
+            serial: 0,
+            creation: 5,
+        },
+        flags: 0,
+        result: Term::binary("r".repeat(2 * FRAGMENT)),
+        token: None,
+    };
+    assert!(
+        !FragmentedMessage::encode(&Message::control(spawned), 2)
+            .unwrap()
+            .is_cut()
+    );
 }
 
 #[test]
