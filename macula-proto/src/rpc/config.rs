@@ -67,7 +67,8 @@ pub enum EncodingChoice {
 }
 
 /// Caps of one link. Together they bound its memory: [`waiting`](Self::waiting) and [`outbox`](Self::outbox) bytes, and for each
-/// call at most one chunk and one incomplete message, beside QUIC's own windows.
+/// call at most one chunk and one incomplete message, and 16 KiB of each QUIC stream that were read and not looked at, beside QUIC's
+/// own windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RpcLimits {

@@ -16,8 +16,8 @@ use crate::{
     rpc::session::{Action, Event, Lane, LaneEnd, Session},
 };
 
-/// Largest piece that is read at once, in bytes.
-const PIECE: usize = 64 << 10;
+/// What is read at once, in bytes.
+const PIECE: usize = 16 << 10;
 
 /// Where the messages of a link go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,17 +47,17 @@ impl Carrier {
         }
     }
 
-    /// The next that can be read on a lane; `None` when there is nothing now.
-    pub(super) fn read(&self, cx: &mut Cx<'_>, now: Now, lane: Lane) -> Option<Event> {
+    /// The next that can be read on a lane; `None` when there is nothing now. Bytes are in the session already when they are told.
+    pub(super) fn read(&self, cx: &mut Cx<'_>, now: Now, session: &mut Session, lane: Lane) -> Option<Event> {
         if let Self::Peer { peer, .. } = *self {
             return read_frame(cx, now, peer);
         }
         let (conn, stream) = self.stream(lane)?;
         let mut connection = cx.quic.connection(conn).ok()?;
         let mut stream = connection.stream(stream).ok()?;
-        match stream.read_chunk(PIECE) {
-            Ok(Some(bytes)) => Some(Event::Received(lane, bytes)),
-            Ok(None) => Some(Event::LaneEnded(lane, LaneEnd::Finished)),
+        match stream.read_with(PIECE, |piece| session.preload(lane, piece)) {
+            Ok(1..) => Some(Event::Received(lane, Bytes::new())),
+            Ok(0) => Some(Event::LaneEnded(lane, LaneEnd::Finished)),
             Err(ReadError::Reset(code)) => Some(Event::LaneEnded(lane, LaneEnd::Reset(code))),
             Err(_) => None,
         }

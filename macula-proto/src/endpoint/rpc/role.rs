@@ -379,9 +379,9 @@ impl RpcRole {
 
     /// Reads a lane as far as the session takes it.
     fn read(&mut self, cx: &mut Cx<'_>, now: Now, id: RpcId, lane: Lane) {
-        while let Some(link) = self.links.get(&id)
+        while let Some(link) = self.links.get_mut(&id)
             && link.session.wants(lane)
-            && let Some(event) = link.carrier.read(cx, now, lane)
+            && let Some(event) = link.carrier.read(cx, now, &mut link.session, lane)
         {
             let over = matches!(event, Event::LaneEnded(..));
             self.feed(cx, now, id, event);

@@ -177,7 +177,7 @@ impl Session {
         let (Body::Stream(machine), Some(lane)) = (&mut entry.body, entry.lane) else {
             return Err(SendError::SendClosed);
         };
-        let head = ChunkHead::new(machine.id(), encoding);
+        let mut head = ChunkHead::new(machine.id(), encoding);
         let mut sent = Ok(());
         while let Some(state) = self.lanes.get_mut(&lane)
             && let Some(chunk) = chunks.pop_front()
@@ -191,7 +191,7 @@ impl Session {
                 }
             };
             let pushed = match chunk {
-                Chunk::Raw(body) if !frames && body.len() <= SMALL => state.out.push_small(&head, seq, &body, max),
+                Chunk::Raw(body) if !frames && body.len() <= SMALL => state.out.push_small(&mut head, seq, &body, max),
                 chunk if frames => {
                     let data = StreamData {
                         stream: machine.id(),

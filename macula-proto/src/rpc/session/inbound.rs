@@ -63,14 +63,14 @@ impl Session {
         if self.phase != Phase::Up || entry.lane != Some(lane) {
             return;
         }
-        let head = ChunkHead::new(machine.id(), self.encoding);
+        let mut head = ChunkHead::new(machine.id(), self.encoding);
         let mut copies = Copies::default();
         let mut todo = std::mem::take(&mut self.scratch);
         let others = self.waiting.saturating_sub(entry.inbox);
         let mut taken = 0;
         while machine.inbox_has_room()
             && (machine.inbox_bytes() == 0 || others + machine.inbox_bytes() < self.config.limits.waiting)
-            && let Some(body) = state.decoder.next_chunk(&head, number, &mut copies)
+            && let Some(body) = state.decoder.next_chunk(&mut head, number, &mut copies)
         {
             number = machine.take_next(now.mono, Chunk::Raw(body), &mut todo);
             taken += 1;

@@ -114,7 +114,13 @@ impl Outbox {
     }
 
     /// Writes a small raw chunk with a head made before.
-    pub(super) fn push_small(&mut self, head: &ChunkHead, seq: u64, body: &[u8], max: u32) -> Result<(), EncodeError> {
+    pub(super) fn push_small(
+        &mut self,
+        head: &mut ChunkHead,
+        seq: u64,
+        body: &[u8],
+        max: u32,
+    ) -> Result<(), EncodeError> {
         let before = self.tail.len();
         if self.tail.capacity() - before < SMALL {
             // There are more to come.

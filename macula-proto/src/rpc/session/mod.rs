@@ -133,6 +133,16 @@ impl Session {
         }
     }
 
+    /// Takes bytes of a lane in before those of the next [`Event::Received`], which may be none. For whoever reads several pieces at
+    /// once: messages are made of all of them together.
+    pub fn preload(&mut self, lane: Lane, bytes: Bytes) {
+        if self.phase != Phase::Over
+            && let Some(state) = self.lanes.get_mut(&lane)
+        {
+            state.decoder.push(bytes);
+        }
+    }
+
     /// Whether bytes of this lane can be taken now. [`Action::Read`] says when they can again.
     pub fn wants(&self, lane: Lane) -> bool {
         self.phase != Phase::Over

@@ -18,33 +18,41 @@ const MESSAGE: usize = 90 + SMALL;
 #[derive(Debug)]
 pub(crate) struct ChunkHead {
     encoding: Encoding,
-    /// The header without its length, then everything around the number.
-    fixed: BytesMut,
-    /// Where the number goes.
+    /// The header without its length, then everything up to the length of the body, with the number of the last chunk.
+    ready: BytesMut,
+    /// Where the number is, and how many bytes it takes.
     at: usize,
+    width: usize,
 }
 
 impl ChunkHead {
     pub(crate) fn new(stream: StreamId, encoding: Encoding) -> Self {
-        let mut fixed = BytesMut::with_capacity(96);
-        let at = put_data_start(stream, encoding, &mut fixed);
-        Self { encoding, fixed, at }
+        let mut ready = BytesMut::with_capacity(96);
+        let at = put_data_start(stream, encoding, &mut ready);
+        Self {
+            encoding,
+            ready,
+            at,
+            width: 1,
+        }
     }
 
     /// Appends a chunk: the same bytes as [`encode_data_head_within`](super::encode_data_head_within) and the body.
-    pub(crate) fn put(&self, seq: u64, body: &[u8], max_payload: u32, out: &mut BytesMut) -> Result<(), EncodeError> {
+    pub(crate) fn put(
+        &mut self,
+        seq: u64,
+        body: &[u8],
+        max_payload: u32,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
         let start = out.len();
-        let (before, behind) = self.fixed.split_at_checked(self.at).unwrap_or_default();
-        out.reserve(self.fixed.len() + 16 + body.len());
-        out.put_slice(before);
-        match self.encoding {
-            Encoding::MessagePack => msgpack::put_uint(out, seq),
-            Encoding::Cbor => cbor::put_uint(out, seq),
-        }
-        out.put_slice(behind);
-        match self.encoding {
-            Encoding::MessagePack => msgpack::put_bytes_head(out, body.len() as u32),
-            Encoding::Cbor => cbor::put_bytes_head(out, body.len()),
+        self.number(seq);
+        out.reserve(self.ready.len() + 5 + body.len());
+        out.put_slice(&self.ready);
+        match (self.encoding, u8::try_from(body.len())) {
+            (Encoding::MessagePack, Ok(length)) => out.put_slice(&[0xC4, length]),
+            (Encoding::MessagePack, _) => msgpack::put_bytes_head(out, body.len() as u32),
+            (Encoding::Cbor, _) => cbor::put_bytes_head(out, body.len()),
         }
         let length = out.len() - start - HEADER + body.len();
         if length > max_payload as usize {
@@ -61,40 +69,56 @@ impl ChunkHead {
 
     /// The body of the message that `bytes` begin with and the length of that message, if it is whole, a small raw chunk with
     /// this number, and written as [`put`](Self::put) does. Anything else may be as good; it is not for this to say.
-    fn read<'a>(&self, bytes: &'a [u8], seq: u64, max_payload: u32) -> Option<(&'a [u8], usize)> {
+    fn read<'a>(&mut self, bytes: &'a [u8], seq: u64, max_payload: u32) -> Option<(&'a [u8], usize)> {
         let (header, _) = bytes.split_first_chunk::<HEADER>()?;
         let length = payload_length(header);
         if length > max_payload {
             return None;
         }
         let message = bytes.get(..HEADER.checked_add(length as usize)?)?;
-        let (before, behind) = self.fixed.split_at_checked(self.at)?;
-        let (kind, before) = (before.get(..HEADER - 4)?, before.get(HEADER..)?);
-        if message.get(..HEADER - 4)? != kind {
+        self.number(seq);
+        let (ready, head) = self.ready.split_first_chunk::<HEADER>()?;
+        if header.first_chunk::<4>() != ready.first_chunk::<4>() {
             return None;
         }
-        let rest = message.get(HEADER..)?.strip_prefix(before)?;
-        let (number, rest) = self.number(rest)?;
-        if number != seq {
-            return None;
-        }
-        let body = self.string(rest.strip_prefix(behind)?)?;
+        let body = self.string(message.get(HEADER..)?.strip_prefix(head)?)?;
         Some((body, message.len()))
     }
 
-    /// The number that `bytes` begin with, and what follows it.
-    fn number<'a>(&self, bytes: &'a [u8]) -> Option<(u64, &'a [u8])> {
-        let (&first, rest) = bytes.split_first()?;
-        let width = match (self.encoding, first) {
-            (Encoding::MessagePack, ..0x80) | (Encoding::Cbor, ..0x18) => return Some((first.into(), rest)),
-            (Encoding::MessagePack, 0xCC) | (Encoding::Cbor, 0x18) => 1,
-            (Encoding::MessagePack, 0xCD) | (Encoding::Cbor, 0x19) => 2,
-            (Encoding::MessagePack, 0xCE) | (Encoding::Cbor, 0x1A) => 4,
-            (Encoding::MessagePack, 0xCF) | (Encoding::Cbor, 0x1B) => 8,
-            _ => return None,
+    /// Makes the head that of the chunk with this number.
+    fn number(&mut self, seq: u64) {
+        let small = match self.encoding {
+            Encoding::MessagePack => 0x80,
+            Encoding::Cbor => 0x18,
         };
-        let (mut number, rest) = rest.split_at_checked(width)?;
-        Some((number.get_uint(width), rest))
+        let width = match seq {
+            _ if seq < small => 1,
+            ..=0xFF => 2,
+            ..=0xFFFF => 3,
+            ..=0xFFFF_FFFF => 5,
+            _ => 9,
+        };
+        if width != self.width {
+            let behind = self.ready.split_off((self.at + self.width).min(self.ready.len()));
+            self.ready.truncate(self.at);
+            match self.encoding {
+                Encoding::MessagePack => msgpack::put_uint(&mut self.ready, seq),
+                Encoding::Cbor => cbor::put_uint(&mut self.ready, seq),
+            }
+            self.ready.put_slice(&behind);
+            self.width = width;
+            return;
+        }
+        // A small one is its own first byte, others stand behind theirs.
+        let digits = if width == 1 { 1 } else { width - 1 };
+        let number = seq.to_be_bytes();
+        let end = self.at + width;
+        if let (Some(field), Some(number)) = (
+            self.ready.get_mut(end - digits..end),
+            number.get(number.len() - digits..),
+        ) {
+            field.copy_from_slice(number);
+        }
     }
 
     /// The string that is all of `bytes`.
@@ -150,36 +174,36 @@ impl super::Decoder {
 
     /// The body of the next message, if that is a raw chunk of this number, small, and written as expected. `None` says nothing
     /// about the next message: [`next`](Self::next) does.
-    pub(crate) fn next_chunk(&mut self, head: &ChunkHead, seq: u64, copies: &mut Copies) -> Option<Bytes> {
-        if !self.partial.is_empty() {
-            return self.next_split_chunk(head, seq, copies);
+    pub(crate) fn next_chunk(&mut self, head: &mut ChunkHead, seq: u64, copies: &mut Copies) -> Option<Bytes> {
+        if self.partial.is_empty() {
+            let piece = self.pieces.front_mut()?;
+            if let Some((body, length)) = head.read(piece, seq, self.max_payload) {
+                let body = copies.copy(body, piece.len());
+                self.skip(length);
+                return Some(body);
+            }
+            let begins = match piece.first_chunk::<HEADER>() {
+                Some(header) => payload_length(header) as usize > piece.len() - HEADER,
+                None => true,
+            };
+            // If it is whole, it is something else. If it is not, the rest may be there.
+            if !begins || piece.len() >= MESSAGE || self.pieces.len() < 2 {
+                return None;
+            }
+            self.partial.reserve(MESSAGE / 2);
         }
-        let piece = self.pieces.front_mut()?;
-        let (body, length) = head.read(piece, seq, self.max_payload)?;
-        let body = copies.copy(body, piece.len());
-        piece.advance(length);
-        if piece.is_empty() {
-            self.pieces.pop_front();
-        }
-        Some(body)
+        self.next_split_chunk(head, seq, copies)
     }
 
-    /// The same for a message that came in two pieces.
-    fn next_split_chunk(&mut self, head: &ChunkHead, seq: u64, copies: &mut Copies) -> Option<Bytes> {
+    /// The same for a message that came in several pieces.
+    fn next_split_chunk(&mut self, head: &mut ChunkHead, seq: u64, copies: &mut Copies) -> Option<Bytes> {
+        self.gather(HEADER)?;
         let header = self.partial.first_chunk::<HEADER>()?;
         let length = HEADER.checked_add(payload_length(header) as usize)?;
-        if length > MESSAGE {
+        if length > MESSAGE || self.partial.len() > length {
             return None;
         }
-        let missing = length.checked_sub(self.partial.len())?;
-        if missing > 0 {
-            let piece = self.pieces.front_mut()?;
-            self.partial.extend_from_slice(piece.get(..missing)?);
-            piece.advance(missing);
-            if piece.is_empty() {
-                self.pieces.pop_front();
-            }
-        }
+        self.gather(length)?;
         let body = head.read(&self.partial, seq, self.max_payload);
         let body = body.map(|(body, _)| copies.copy(body, MESSAGE));
         if body.is_some() {
@@ -190,6 +214,27 @@ impl super::Decoder {
             self.pieces.push_front(message.into());
         }
         body
+    }
+
+    /// Moves bytes from pieces to `partial` until it has so many; `None` if they are not there.
+    fn gather(&mut self, length: usize) -> Option<()> {
+        while self.partial.len() < length {
+            let piece = self.pieces.front()?;
+            let taken = piece.len().min(length - self.partial.len());
+            self.partial.extend_from_slice(piece.get(..taken)?);
+            self.skip(taken);
+        }
+        Some(())
+    }
+
+    /// Drops bytes of the first piece.
+    fn skip(&mut self, length: usize) {
+        if let Some(piece) = self.pieces.front_mut() {
+            piece.advance(length.min(piece.len()));
+            if piece.is_empty() {
+                self.pieces.pop_front();
+            }
+        }
     }
 }
 
@@ -235,7 +280,7 @@ mod tests {
     #[test]
     fn a_chunk_is_written_as_the_encoder_writes_it() {
         for encoding in BOTH {
-            let head = ChunkHead::new(STREAM, encoding);
+            let mut head = ChunkHead::new(STREAM, encoding);
             for seq in NUMBERS {
                 for length in LENGTHS {
                     let body = body(length);
@@ -253,7 +298,7 @@ mod tests {
     #[test]
     fn a_chunk_above_the_limit_is_not_written() {
         for encoding in BOTH {
-            let head = ChunkHead::new(STREAM, encoding);
+            let mut head = ChunkHead::new(STREAM, encoding);
             let mut out = BytesMut::from(&b"before"[..]);
             let mut reference = BytesMut::new();
             let error = head.put(7, &[0; 100], 99, &mut out).unwrap_err();
@@ -268,19 +313,20 @@ mod tests {
         }
     }
 
-    /// All messages of a stream of bytes, as the decoder alone reads them, and with runs taken first.
-    fn read_both_ways(encoding: Encoding, pieces: &[Bytes]) -> [Vec<Chunk>; 2] {
-        let head = ChunkHead::new(STREAM, encoding);
+    /// All messages of a stream of bytes, as the decoder alone reads them, and with runs taken first; `at_once` so many pieces
+    /// come together.
+    fn read_both_ways(encoding: Encoding, pieces: &[Bytes], at_once: usize) -> [Vec<Chunk>; 2] {
+        let mut head = ChunkHead::new(STREAM, encoding);
         [false, true].map(|runs| {
             let mut decoder = Decoder::new(MAX, DecodeLimits::DEFAULT);
             let mut copies = Copies::default();
             let mut read = Vec::new();
-            for piece in pieces {
-                decoder.push(piece.clone());
+            for pieces in pieces.chunks(at_once) {
+                pieces.iter().cloned().for_each(|piece| decoder.push(piece));
                 loop {
                     if runs
                         && decoder.may_be_chunk()
-                        && let Some(body) = decoder.next_chunk(&head, read.len() as u64, &mut copies)
+                        && let Some(body) = decoder.next_chunk(&mut head, read.len() as u64, &mut copies)
                     {
                         read.push(Chunk::Raw(body));
                         continue;
@@ -313,9 +359,11 @@ mod tests {
             let all = all.freeze();
             for size in [1, 3, 7, 64, 131, 600, 1_400, 70_000] {
                 let pieces: Vec<Bytes> = all.chunks(size).map(Bytes::copy_from_slice).collect();
-                let [alone, runs] = read_both_ways(encoding, &pieces);
-                assert_eq!(alone, chunks, "{encoding:?} {size}");
-                assert_eq!(runs, chunks, "{encoding:?} {size}");
+                for at_once in [1, 2, 30] {
+                    let [alone, runs] = read_both_ways(encoding, &pieces, at_once);
+                    assert_eq!(alone, chunks, "{encoding:?} {size}");
+                    assert_eq!(runs, chunks, "{encoding:?} {size}");
+                }
             }
         }
     }
@@ -323,9 +371,12 @@ mod tests {
     #[test]
     fn what_is_no_expected_chunk_is_left_to_the_decoder() {
         for encoding in BOTH {
-            let head = ChunkHead::new(STREAM, encoding);
+            let mut head = ChunkHead::new(STREAM, encoding);
             let good = written(encoding, 300, b"body");
-            let read = |bytes: &[u8]| head.read(bytes, 300, MAX).map(|(body, length)| (body.to_vec(), length));
+            let mut read = |bytes: &[u8]| {
+                let found = head.read(bytes, 300, MAX);
+                found.map(|(body, length)| (body.to_vec(), length))
+            };
             assert_eq!(read(&good), Some((b"body".to_vec(), good.len())));
             // With more behind it.
             assert_eq!(
@@ -343,6 +394,7 @@ mod tests {
                 assert_eq!(read(&bad), None, "{at}");
             }
             assert_eq!(read(&written(encoding, 299, b"body")), None);
+            let mut head = ChunkHead::new(STREAM, encoding);
             assert_eq!(head.read(&good, 300, (good.len() - HEADER - 1) as u32), None);
             let mut other = BytesMut::new();
             ChunkHead::new(StreamId([0xA6; 16]), encoding)
@@ -354,7 +406,7 @@ mod tests {
 
     #[test]
     fn the_bodies_of_a_run_share_small_buffers() {
-        let head = ChunkHead::new(STREAM, Encoding::MessagePack);
+        let mut head = ChunkHead::new(STREAM, Encoding::MessagePack);
         let mut all = BytesMut::new();
         for seq in 0..1_000 {
             head.put(seq, &[seq as u8; 64], MAX, &mut all).unwrap();
@@ -365,7 +417,7 @@ mod tests {
         decoder.push(piece);
         let mut copies = Copies::default();
         let mut bodies = Vec::new();
-        while let Some(body) = decoder.next_chunk(&head, bodies.len() as u64, &mut copies) {
+        while let Some(body) = decoder.next_chunk(&mut head, bodies.len() as u64, &mut copies) {
             bodies.push(body);
         }
         assert_eq!(bodies.len(), 1_000);

@@ -179,8 +179,8 @@ pub fn encode_data_head_within(
     Ok(())
 }
 
-/// Writes what raw chunks of a call have in common: the header, without a length, and the map up to the length of `body`, without
-/// the number of the chunk. Answers where that belongs.
+/// Writes what raw chunks of a call have in common: the header, without a length, and the map up to the length of `body`, with 0,
+/// one byte, for the number of the chunk. Answers where that stands.
 pub(super) fn put_data_start(stream: StreamId, encoding: Encoding, out: &mut BytesMut) -> usize {
     put_header(Kind::StreamData, 0, out);
     let mut writer = Writer {
@@ -194,8 +194,8 @@ pub(super) fn put_data_start(stream: StreamId, encoding: Encoding, out: &mut Byt
     writer.map([true, true, true, true]);
     writer.key("encoding");
     writer.word(RAW.as_bytes());
-    writer.key("seq");
-    let number = writer.out.len();
+    writer.uint("seq", 0);
+    let number = writer.out.len() - 1;
     writer.bytes("stream_id", stream.as_bytes());
     writer.key("body");
     number
