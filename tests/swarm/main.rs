@@ -1,4 +1,4 @@
-//! Worlds drawn from seeds: a fixed set of them for every run of the tests. `examples/swarm.rs` runs as many as wanted.
+//! Worlds drawn from seeds: a fixed set of them for every run of the tests. `bin/swarm.rs` runs as many as wanted.
 
 mod crowd;
 mod run;
@@ -27,7 +27,7 @@ fn run(seed: u64) -> Outcome {
     let (outcome, _) = run::run(seed, options(Detail::Digest));
     if let Some(failure) = &outcome.failure {
         panic!(
-            "seed {seed}: {failure}\nagain: cargo run --release -p macula-tests --example swarm -- --seed {seed} --seconds 60"
+            "seed {seed}: {failure}\nagain: cargo run --release -p macula-tests --features swarm --bin swarm -- --seed {seed} --seconds 60"
         );
     }
     outcome

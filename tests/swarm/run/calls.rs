@@ -1,6 +1,9 @@
 //! Calls: every chunk once and in order, an answer that fits, and one end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use macula_proto::{
@@ -40,6 +43,18 @@ pub(super) struct Calls {
 struct Link {
     to: Option<HostId>,
     up: bool,
+    /// When the ping left that has no answer yet.
+    pinged: Option<Duration>,
+}
+
+impl Link {
+    fn new(to: Option<HostId>) -> Self {
+        Self {
+            to,
+            up: false,
+            pinged: None,
+        }
+    }
 }
 
 /// One side of a call.
@@ -152,11 +167,7 @@ impl Run {
             endpoint.connect_rpc(now, &dial?, remote, "host", config).ok()
         });
         if let Ok(Some(link)) = dialled {
-            let entry = Link {
-                to: Some(to),
-                up: false,
-            };
-            self.calls.links.insert((start, link), entry);
+            self.calls.links.insert((start, link), Link::new(Some(to)));
         }
     }
 
@@ -201,7 +212,7 @@ impl Run {
             endpoint.rpc_over_tunnel(now, conn, stream, dialler, config)
         });
         if let Ok(link) = link {
-            self.calls.links.insert((start, link), Link { to: None, up: false });
+            self.calls.links.insert((start, link), Link::new(None));
         }
     }
 
@@ -211,7 +222,7 @@ impl Run {
             .world
             .with(start.0, |endpoint, now| endpoint.rpc_over_peer(now, peer, config));
         if let Ok(link) = link {
-            self.calls.links.insert((start, link), Link { to: None, up: false });
+            self.calls.links.insert((start, link), Link::new(None));
         }
     }
 
@@ -221,7 +232,7 @@ impl Run {
             .calls
             .links
             .entry((start, link))
-            .or_insert(Link { to: None, up: false });
+            .or_insert(Link::new(None));
         if std::mem::replace(&mut entry.up, true) {
             self.fail(format!("{}: {link:?} came up twice", start.0));
         }
@@ -242,6 +253,35 @@ impl Run {
                 "{}: {link:?} is down ({reason}) and its calls have no end: {left:?}",
                 start.0
             ));
+        }
+    }
+
+    /// Pings every link that was dialled, and looks for answers that are overdue.
+    pub(super) fn ping_links(&mut self) {
+        let now = self.world.elapsed();
+        let bound = self.plan.latency_bound();
+        let mut late = None;
+        for ((start, id), link) in &mut self.calls.links {
+            if !link.up || link.to.is_none() {
+                continue;
+            }
+            match link.pinged {
+                Some(at) if now - at > bound => late = Some(format!("{}: {id:?} without a pong for {:?}", start.0, now - at)),
+                Some(_) => {}
+                None => {
+                    let pinged = self.world.with(start.0, |endpoint, now| endpoint.rpc_ping(now, *id));
+                    link.pinged = matches!(pinged, Ok(Ok(()))).then_some(now);
+                }
+            }
+        }
+        if let Some(late) = late.filter(|_| self.plan.gentle) {
+            self.fail(late);
+        }
+    }
+
+    pub(super) fn pong(&mut self, start: Start, link: RpcId) {
+        if let Some(link) = self.calls.links.get_mut(&(start, link)) {
+            link.pinged = None;
         }
     }
 

@@ -319,6 +319,9 @@ impl Run {
     /// Every second: whether what waits anywhere is within its bounds.
     fn look_around(&mut self) {
         self.check_bounds();
+        if !self.closing && self.world.elapsed().as_secs() % 5 == 0 {
+            self.ping_links();
+        }
         let next = self.world.elapsed() + Duration::from_secs(1);
         self.world.wake_at(next, u64::MAX);
     }
@@ -327,6 +330,7 @@ impl Run {
         match event {
             RpcEvent::Up { link, .. } => self.link_up(start, link),
             RpcEvent::Down { link, reason } => self.link_down(start, link, &reason),
+            RpcEvent::Pong { link, .. } => self.pong(start, link),
             RpcEvent::Incoming => self.take_calls(start),
             RpcEvent::Readable(call) => self.call_readable(start, call),
             RpcEvent::SendReady(call) => self.call_ready(start, call),

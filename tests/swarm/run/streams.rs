@@ -1,6 +1,6 @@
 //! Bytes through tunnels and plain connections: what goes in comes out, in order, all of it or a beginning.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use macula_proto::{
@@ -50,6 +50,8 @@ struct State {
     /// The request, or dial, has no outcome yet.
     pending: Option<Start>,
     failed: Option<String>,
+    /// When it was asked for.
+    begun: Duration,
     sides: [Half; 2],
     paused: bool,
 }
@@ -221,6 +223,7 @@ impl Run {
             plain,
             pending: None,
             failed: None,
+            begun: self.world.elapsed(),
             sides: Default::default(),
         });
         index
@@ -233,7 +236,12 @@ impl Run {
         let Some(index) = self.streams.requests.remove(&(start, request)) else {
             return self.fail(format!("{}: a tunnel that nobody waits for", start.0));
         };
-        self.streams.transfers[index].pending = None;
+        let state = &mut self.streams.transfers[index];
+        state.pending = None;
+        let took = self.world.elapsed() - state.begun;
+        if self.plan.gentle && took > self.plan.latency_bound() {
+            return self.fail(format!("{}: a tunnel took {took:?} to open", start.0));
+        }
         self.attach(index, 0, (start, conn, stream));
     }
 

@@ -110,7 +110,7 @@ fn main() -> ExitCode {
 fn again(outcome: &Outcome, args: &Args) -> String {
     let seconds = args.seconds;
     let seed = outcome.seed;
-    format!("cargo run --release -p macula-tests --example swarm -- --seed {seed} --seconds {seconds}")
+    format!("cargo run --release -p macula-tests --features swarm --bin swarm -- --seed {seed} --seconds {seconds}")
 }
 
 /// One world, in detail.
