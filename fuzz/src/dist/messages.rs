@@ -45,12 +45,14 @@ pub fn etf(data: &[u8]) {
     }
 }
 
-/// The same term with the entries of its maps in one order; `eetf` keeps none.
+/// The same term with the entries of its maps in one order, of which `eetf` keeps none, and no short form of lists.
 fn sorted(term: Term) -> Term {
     let all = |terms: Vec<Term>| terms.into_iter().map(sorted).collect();
     match term {
         Term::Tuple(terms) => Term::Tuple(all(terms)),
         Term::List(terms) => Term::List(all(terms)),
+        // A string is the list of its bytes.
+        Term::String(bytes) => Term::List(bytes.iter().map(|byte| Term::Int((*byte).into())).collect()),
         Term::ImproperList(terms, tail) => Term::ImproperList(all(terms), Box::new(sorted(*tail))),
         Term::Map(entries) => {
             let mut entries: Vec<_> = entries

@@ -6,7 +6,7 @@ use macula_proto::{
     wire::{
         DecodeLimits,
         cbor::det,
-        frame::{DecodedFrame, FrameError, FrameParser},
+        frame::{Body, DecodedFrame, FrameError, FrameParser},
     },
 };
 
@@ -78,11 +78,13 @@ fn payload(bytes: Bytes) {
     assert_eq!(raw.verify(&key), Ok(()));
     let again = DecodedFrame::decode(raw.payload().clone(), &LIMITS).expect("what was written can be read");
     assert_eq!(again.raw, raw);
-    let third = again
-        .frame
-        .sign(&signer)
-        .expect("what was read twice can be written twice");
-    assert_eq!(third, raw, "not one form");
+    let second = again.frame.sign(&signer).expect("what was read can be written");
+    // What lacked a field of every header gets it when it is written, and may fit its type only then.
+    if !matches!(decoded.frame.body, Body::Unknown(_)) {
+        assert_eq!(second, raw, "not one form");
+    }
+    let again = DecodedFrame::decode(second.payload().clone(), &LIMITS).expect("what was written can be read");
+    assert_eq!(again.frame.sign(&signer), Ok(second), "never one form");
     let mut wire = BytesMut::new();
     raw.put(&mut wire);
     assert_eq!(wire.freeze(), raw.to_wire());

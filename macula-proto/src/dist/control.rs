@@ -226,7 +226,11 @@ impl ControlLane {
             (State::Up, Event::Send(_)) => {}
             (State::Handshake, Event::Read { read, length }) => self.read(read, length, actions),
             (State::Up, Event::Read { read, .. }) => actions.push(refused(read, ReadError::Up)),
-            (_, Event::Cancel(read)) => self.waiting.retain(|(waiting, _)| *waiting != read),
+            (_, Event::Cancel(read)) => {
+                self.waiting.retain(|(waiting, _)| *waiting != read);
+                // The one behind it may want no more than there is.
+                self.serve(actions);
+            }
             (State::Handshake, Event::Up) => self.up(now, actions),
             (State::Up, Event::Up) | (State::Handshake, Event::Tick) => {}
             (State::Up, Event::Tick) => self.tick(now, actions),
