@@ -410,7 +410,7 @@ fn above_the_limit_for_all_a_call_gets_the_next_chunk_when_it_has_fetched_the_la
 #[test]
 fn nothing_is_asked_for_behind_the_end() {
     let mut script = Script::new(Side::Acceptor, Medium::Streams, config(), Encoding::Cbor);
-    script.say(connect(&["stream_per_call"]));
+    script.say(connect(&["stream-per-call"]));
     let lane = Lane(1);
     script.event(Event::LaneArrived(lane));
     script.say_on(lane, open(1, "echo"));

@@ -2,7 +2,7 @@
 //! order, each call ends once at both ends, and neither end finds fault with the other.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -68,6 +68,8 @@ struct Link {
     now: Now,
     ends: [End; 2],
     wires: BTreeMap<(usize, Lane), (BytesMut, bool)>,
+    /// Directions that were stopped or abandoned, by the end that writes.
+    dead: BTreeSet<(usize, Lane)>,
     actions: VecDeque<(usize, Action)>,
     next_lane: u64,
     chunks: u32,
@@ -102,6 +104,7 @@ impl Link {
             now: Now::new(Instant::now(), 1_750_000_000_000),
             ends: [end(Side::Dialler, 1), end(Side::Acceptor, 2)],
             wires: BTreeMap::new(),
+            dead: BTreeSet::new(),
             actions: VecDeque::new(),
             next_lane: 1,
             chunks: 0,
@@ -141,12 +144,16 @@ impl Link {
             }
             Action::Abandon(lane, code) => {
                 state.lanes.retain(|known| *known != lane);
-                self.wires.remove(&(end, lane));
+                self.die(end, lane);
+                self.die(1 - end, lane);
                 for how in [LaneEnd::Reset(code), LaneEnd::Stopped(code)] {
                     self.event(1 - end, Event::LaneEnded(lane, how));
                 }
             }
-            Action::Stop(lane, code) => self.event(1 - end, Event::LaneEnded(lane, LaneEnd::Stopped(code))),
+            Action::Stop(lane, code) => {
+                self.die(1 - end, lane);
+                self.event(1 - end, Event::LaneEnded(lane, LaneEnd::Stopped(code)));
+            }
             Action::Release(lane) => state.lanes.retain(|known| *known != lane),
             Action::Close { code, .. } => {
                 let reason = EndReason::PeerClosed(code);
@@ -155,6 +162,12 @@ impl Link {
             Action::Ended(_) => assert!(!std::mem::replace(&mut state.over, true), "ended twice"),
             _ => {}
         }
+    }
+
+    /// What this end still writes on the lane arrives nowhere.
+    fn die(&mut self, end: usize, lane: Lane) {
+        self.wires.remove(&(end, lane));
+        self.dead.insert((end, lane));
     }
 
     fn run(&mut self, op: &Op) {
@@ -262,9 +275,11 @@ impl Link {
                 out.extend_from_slice(&std::mem::take(block));
             }
             let finished = self.with(from, |session, now, _, actions| session.wrote(now, lane, actions));
-            let wire = self.wires.entry((from, lane)).or_default();
-            wire.0.unsplit(out);
-            wire.1 |= finished;
+            if !self.dead.contains(&(from, lane)) {
+                let wire = self.wires.entry((from, lane)).or_default();
+                wire.0.unsplit(out);
+                wire.1 |= finished;
+            }
         }
         let lanes: Vec<_> = self
             .wires
