@@ -57,6 +57,7 @@ pub(crate) async fn run(rig: Rig) {
     soon("failures", failures(client)).await;
     soon("deadlines", deadlines(client)).await;
     soon("replies", replies(client, rig.carrier)).await;
+    soon("sizes", sizes(client)).await;
     soon("large", large(client)).await;
     soon("back-pressure", back_pressure(client, &provider)).await;
     soon("many", many(client)).await;
@@ -363,6 +364,34 @@ async fn replies(client: &RpcClient, carrier: Carrier) {
     }
     assert_eq!(drain(&mut call).await, Ok(vec![Chunk::Raw("after".into())]));
     assert_eq!(call.reply().await, Err(CallError::Failed(Fault::from_code("sorry"))));
+}
+
+/// Small chunks, which are gathered, between such as are not: all come back as they were, in order, and none is left behind.
+async fn sizes(client: &RpcClient) {
+    const COUNT: usize = 2_500;
+    let call = client.open("echo", Mode::Bidi, ()).await.unwrap();
+    let (sender, mut receiver) = call.split();
+    let chunk = |at: usize| match at % 1_000 {
+        0 => Chunk::Raw(vec![at as u8; 70_000].into()),
+        17 => Chunk::Term(Value::from(at as u64)),
+        500..510 => Chunk::Raw(vec![at as u8; 510 + at % 5].into()),
+        _ => Chunk::Raw(at.to_be_bytes().to_vec().into()),
+    };
+    let sending = tokio::spawn(async move {
+        for at in 0..COUNT {
+            sender.send(chunk(at)).await.unwrap();
+        }
+        sender.finish();
+        sender
+    });
+    for at in 0..COUNT {
+        assert_eq!(receiver.recv().await.unwrap(), Some(chunk(at)), "{at}");
+    }
+    assert_eq!(receiver.recv().await.unwrap(), None);
+    // Whoever has finished is told so.
+    let sender = sending.await.unwrap();
+    assert_eq!(sender.send(chunk(1)).await, Err(CallError::SendClosed));
+    receiver.control().reply().await.unwrap();
 }
 
 async fn large(client: &RpcClient) {
