@@ -52,10 +52,11 @@ struct Contender {
     client: Box<dyn Client>,
 }
 
-type Start = Boxed<Result<Box<dyn Client>>>;
+/// Starts both ends of a contender.
+type Starter = fn(Credentials) -> Boxed<Result<Box<dyn Client>>>;
 
 impl Contender {
-    fn new(name: &'static str, credentials: &Credentials, start: fn(Credentials) -> Start) -> Result<Self> {
+    fn new(name: &'static str, credentials: &Credentials, start: Starter) -> Result<Self> {
         let runtime = runtime()?;
         let client = runtime.block_on(start(credentials.clone()))?;
         Ok(Self { name, runtime, client })
@@ -67,7 +68,7 @@ pub(crate) fn runtime() -> Result<Runtime> {
 }
 
 /// The first and the third are what the others are compared with.
-const ALL: [(&str, fn(Credentials) -> Start); 6] = [
+const ALL: [(&str, Starter); 6] = [
     ("tonic, TLS", |c| Box::pin(tonic_calls::one_by_one(c))),
     ("tonic, TLS, all at once", |c| Box::pin(tonic_calls::at_once(c))),
     ("quinn streams", |c| Box::pin(quinn_streams::start(c))),

@@ -93,9 +93,9 @@ impl ChunkHead {
         };
         let width = match seq {
             _ if seq < small => 1,
-            ..=0xFF => 2,
-            ..=0xFFFF => 3,
-            ..=0xFFFF_FFFF => 5,
+            0..=0xFF => 2,
+            0x100..=0xFFFF => 3,
+            0x1_0000..=0xFFFF_FFFF => 5,
             _ => 9,
         };
         if width != self.width {
