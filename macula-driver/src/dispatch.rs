@@ -18,8 +18,11 @@ const MAX_EARLY: usize = 1024;
 const DIRS: [Dir; 2] = [Dir::Bi, Dir::Uni];
 
 impl State {
-    /// Takes all events out of the endpoint.
+    /// Takes all events out of the endpoint, after what handles have gathered for it was handed over.
     pub(crate) fn drain_events(&mut self) {
+        while let Some(outgoing) = self.outgoing.pop() {
+            outgoing.hand_over(self, true);
+        }
         while let Some(event) = self.endpoint.poll_event(self.now) {
             self.dispatch(event);
         }

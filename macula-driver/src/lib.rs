@@ -7,12 +7,13 @@
 //!
 //! There is no channel and no second buffer between a handle and the endpoint: reading and writing a stream is a call on the
 //! sans-IO endpoint under one lock, and what does not fit stays with the caller. An adapter implements [`Socket`] with the
-//! UDP socket and the timer of its runtime, and spawns the [`Driver`].
+//! UDP socket and the timer of its runtime, and [`Runtime`], with which endpoints, relays, nodes and servers spawn their tasks.
 
 mod active;
 mod clock;
 mod connection;
 mod dispatch;
+pub mod dist;
 mod driver;
 mod endpoint;
 mod error;
@@ -22,12 +23,15 @@ mod incoming;
 mod io_futures;
 #[cfg(feature = "tokio")]
 mod io_tokio;
+pub mod key_file;
 mod peer;
 mod relay;
 mod rpc;
+mod runtime;
 mod shared;
 mod socket;
 mod stream;
+pub mod tcp;
 mod udp;
 mod waiters;
 
@@ -42,9 +46,10 @@ pub use peer::{Peer, PeerConnectError, PeerEnd};
 pub use quinn_udp::UdpSockRef;
 pub use relay::{NodeEvent, OpenError, RelayClient, RelayServer, RelaySnapshot, Resolve, Tunnel};
 pub use rpc::{
-    Call, CallControl, CallError, CallReceiver, CallSender, IntoValue, PingError, RpcClient, RpcConnectError,
-    ServerCall,
+    Call, CallControl, CallError, CallReceiver, CallSender, IntoValue, Overload, PingError, RpcClient, RpcConnectError,
+    RpcServer, RpcServerConfig, ServerCall,
 };
+pub use runtime::Runtime;
 pub use shared::DriverStats;
 pub use socket::{SocketOptions, bind};
 pub use stream::{RecvStream, SendStream, Stream};

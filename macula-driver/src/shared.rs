@@ -5,7 +5,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context as TaskContext, Poll, Waker},
 };
 
@@ -18,6 +18,7 @@ use macula_proto::{
 use crate::{
     clock,
     extension::Extension,
+    rpc::Outgoing,
     socket::Family,
     waiters::{Wait, Waiters},
 };
@@ -56,6 +57,8 @@ pub(crate) struct State {
     pub(crate) early: BTreeMap<ConnectionHandle, Vec<StreamId>>,
     pub(crate) waiters: Waiters,
     pub(crate) extensions: Vec<Box<dyn Extension>>,
+    /// Calls whose handles have gathered chunks for the driver.
+    pub(crate) outgoing: Vec<Arc<Outgoing>>,
     pub(crate) stats: DriverStats,
     /// The driver while it sleeps.
     pub(crate) driver: Option<Waker>,
@@ -196,6 +199,7 @@ impl State {
             early: BTreeMap::new(),
             waiters: Waiters::default(),
             extensions,
+            outgoing: Vec::new(),
             stats: DriverStats::default(),
             driver: None,
             wake_driver: None,

@@ -19,13 +19,10 @@ use macula_proto::{
     Code, Endpoint, Event, Limits, Now,
     endpoint::{ClientEvent, RelayClientConfig},
     quic::{
-        self, DatagramMeta, DialConfig, EndpointConfig, ReadError, TransportConfig, alpn,
+        self, DatagramMeta, EndpointConfig, alpn,
         tls::{ClientTls, Trust},
     },
-    tunnel::{
-        Name,
-        client::{session::SessionConfig, supervisor::Report, supervisor::SupervisorConfig},
-    },
+    tunnel::{Name, client::supervisor::Report},
 };
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -47,15 +44,8 @@ pub(crate) fn node(relay: &str, pin: &str, name: &str, talk: Option<(&str, &str)
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     let mut endpoint = new_endpoint()?;
     let tls = ClientTls::new(Trust::Pins(vec![pin.parse()?])).alpn([alpn::MACULA_DIST]);
-    let mut dial = DialConfig::new(tls.build(endpoint.quic().clock())?);
-    dial.transport = TransportConfig::relay();
-    let config = RelayClientConfig {
-        relays: vec![relay.parse()?],
-        dial,
-        session: SessionConfig::new(Name::from(name)),
-        supervisor: SupervisorConfig::default(),
-    };
-    let node = endpoint.relay_client(now(), config)?;
+    let tls = tls.build(endpoint.quic().clock())?;
+    let node = endpoint.relay_client(now(), RelayClientConfig::new(name, vec![relay.parse()?], tls))?;
     let (mut mine, mut answer) = (None, Vec::new());
     loop {
         while let Some(event) = endpoint.poll_event(now()) {
@@ -75,23 +65,28 @@ pub(crate) fn node(relay: &str, pin: &str, name: &str, talk: Option<(&str, &str)
                     }
                     ClientEvent::Failed { error, .. } => return Err(error.into()),
                     ClientEvent::Opened { conn, stream, .. } => {
-                        let mut connection = endpoint.quic().connection(conn)?;
-                        let mut tunnel = connection.stream(stream)?;
+                        let mut tunnel = endpoint.quic().stream(conn, stream)?;
                         tunnel.enqueue(Bytes::copy_from_slice(talk.unwrap_or_default().1.as_bytes()))?;
                         tunnel.finish()?;
                         *mine.insert((conn, stream))
                     }
                     ClientEvent::Incoming { conn, stream, .. } => (conn, stream),
+                    ClientEvent::Disconnected { reason, .. } if mine.is_some() => {
+                        return Err(reason.to_string().into());
+                    }
                     _ => continue,
                 },
-                Event::Quic(quic::Event::Readable { conn, stream }) => (conn, stream),
+                Event::Quic(quic::Event::Readable { conn, stream } | quic::Event::Reset { conn, stream, .. }) => {
+                    (conn, stream)
+                }
                 _ => continue,
             };
-            let mut connection = endpoint.quic().connection(conn)?;
-            let mut tunnel = connection.stream(stream)?;
+            let Ok(mut tunnel) = endpoint.quic().stream(conn, stream) else {
+                continue; // It has ended meanwhile.
+            };
             if mine != Some((conn, stream)) {
                 echo(&mut tunnel);
-            } else if collect(&mut tunnel, &mut answer)? {
+            } else if tunnel.read_available(|bytes| answer.extend_from_slice(&bytes))? {
                 return Ok(answer);
             }
         }
@@ -99,29 +94,14 @@ pub(crate) fn node(relay: &str, pin: &str, name: &str, talk: Option<(&str, &str)
     }
 }
 
-/// Reads until nothing is left (only then `Readable` comes again), and queues the same to be sent.
+/// Queues what has arrived to be sent back.
 fn echo(tunnel: &mut quic::Stream<'_>) {
-    while let Ok(chunk) = tunnel.read_chunk(usize::MAX) {
-        match chunk {
-            Some(bytes) => {
-                if tunnel.enqueue(bytes).is_err() {
-                    return tunnel.abort(Code::LIMIT); // Who does not take the echo back has had enough.
-                }
-            }
-            None => return tunnel.finish().unwrap_or_default(),
-        }
-    }
-}
-
-/// Reads until nothing is left; true at the end of the stream.
-fn collect(tunnel: &mut quic::Stream<'_>, answer: &mut Vec<u8>) -> Result<bool> {
-    loop {
-        match tunnel.read_chunk(usize::MAX) {
-            Ok(Some(bytes)) => answer.extend_from_slice(&bytes),
-            Ok(None) => return Ok(true),
-            Err(ReadError::Blocked) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        }
+    let mut echo = BytesMut::new();
+    let ended = tunnel.read_available(|bytes| echo.extend_from_slice(&bytes));
+    if tunnel.enqueue(echo.freeze()).is_err() {
+        tunnel.abort(Code::LIMIT); // Who does not take the echo back has had enough.
+    } else if ended == Ok(true) {
+        tunnel.finish().unwrap_or_default();
     }
 }
 
@@ -143,7 +123,6 @@ pub(crate) fn turn(socket: &UdpSocket, endpoint: &mut Endpoint) -> io::Result<()
     let mut data = Vec::new();
     while let Some(transmit) = endpoint.poll_transmit(now(), NonZeroUsize::MIN, &mut data) {
         let _ = socket.send_to(&data, transmit.destination); // What cannot be sent is lost, as on any network.
-        data.clear();
     }
     let due = endpoint.poll_timeout();
     let due = due.map(|at| at.saturating_duration_since(Instant::now()));

@@ -8,14 +8,10 @@ use macula_proto::{
     Endpoint, Event, Limits, Now,
     endpoint::{ClientEvent, RelayClientConfig},
     quic::{
-        self, ConnectionHandle, DatagramMeta, DialConfig, EndpointConfig, ListenConfig, ReadError, StreamId, alpn,
+        ConnectionHandle, DatagramMeta, EndpointConfig, ListenConfig, StreamId, alpn,
         tls::{ClientTls, Credentials, SelfSigned, ServerTls, Trust},
     },
-    tunnel::{
-        Name,
-        client::{session::SessionConfig, supervisor::Report, supervisor::SupervisorConfig},
-        relay::RelayConfig,
-    },
+    tunnel::{Name, client::supervisor::Report, relay::RelayConfig},
 };
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -33,8 +29,7 @@ pub(crate) fn main() -> Result<()> {
         events: Vec::new(),
     };
     for host in [RELAY, ALICE, BOB] {
-        // In real use these bytes come from the operating system.
-        let seed = [host as u8; 32];
+        let seed = [host as u8; 32]; // In real use these bytes come from the operating system.
         let endpoint = Endpoint::new(&EndpointConfig::default(), Limits::default(), seed)?;
         network.hosts.push(endpoint);
     }
@@ -50,14 +45,11 @@ pub(crate) fn main() -> Result<()> {
     for (host, name) in [(ALICE, "alice"), (BOB, "bob")] {
         let endpoint = &mut network.hosts[host];
         let tls = ClientTls::new(Trust::Pins(vec![pin])).alpn([alpn::MACULA_DIST]);
-        let config = RelayClientConfig {
-            relays: vec![address(RELAY).to_string().parse()?],
-            dial: DialConfig::new(tls.build(endpoint.quic().clock())?),
-            session: SessionConfig::new(Name::from(name)),
-            supervisor: SupervisorConfig::default(),
-        };
+        let tls = tls.build(endpoint.quic().clock())?;
+        let config = RelayClientConfig::new(name, vec![address(RELAY).to_string().parse()?], tls);
         nodes.push(endpoint.relay_client(network.now, config)?);
-        network.wait(host, |event| is_up(event).then_some(()))?;
+        let is_up = |event: &ClientEvent| matches!(event, ClientEvent::Relay(Report::Up { .. })).then_some(());
+        network.wait(host, is_up)?;
     }
 
     // Alice asks bob, and bob answers.
@@ -72,15 +64,8 @@ pub(crate) fn main() -> Result<()> {
     Ok(())
 }
 
-fn is_up(event: &Event) -> bool {
-    matches!(event, Event::Client { event, .. } if matches!(event, ClientEvent::Relay(Report::Up { .. })))
-}
-
 /// The stream of a tunnel that was opened from here, or to here.
-fn tunnel(event: &Event) -> Option<Tunnel> {
-    let Event::Client { event, .. } = event else {
-        return None;
-    };
+fn tunnel(event: &ClientEvent) -> Option<Tunnel> {
     match *event {
         ClientEvent::Opened { conn, stream, .. } | ClientEvent::Incoming { conn, stream, .. } => Some((conn, stream)),
         _ => None,
@@ -91,22 +76,22 @@ fn address(host: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host as u8], 4434))
 }
 
-/// Endpoints, the datagrams on their way between them, and what the endpoints told so far.
+/// Endpoints, the datagrams on their way between them, and what the nodes told so far.
 struct Network {
     now: Now,
     hosts: Vec<Endpoint>,
     on_the_way: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
-    events: Vec<(usize, Event)>,
+    events: Vec<(usize, ClientEvent)>,
 }
 
 impl Network {
-    /// Runs until a host has told something that `pick` wants.
-    fn wait<T>(&mut self, host: usize, pick: impl Fn(&Event) -> Option<T>) -> Result<T> {
+    /// Runs until a node has told something that `pick` wants.
+    fn wait<T>(&mut self, host: usize, pick: impl Fn(&ClientEvent) -> Option<T>) -> Result<T> {
         for _ in 0..10_000 {
-            let mut told = self.events.iter();
-            let found = told.position(|(at, event)| *at == host && pick(event).is_some());
-            if let Some(found) = found {
-                return Ok(pick(&self.events.remove(found).1).expect("picked before"));
+            let mut told = self.events.iter().enumerate().filter(|(_, (at, _))| *at == host);
+            if let Some((at, found)) = told.find_map(|(at, (_, event))| Some((at, pick(event)?))) {
+                self.events.remove(at);
+                return Ok(found);
             }
             self.step()?;
         }
@@ -117,62 +102,47 @@ impl Network {
     fn step(&mut self) -> Result<()> {
         for (host, endpoint) in self.hosts.iter_mut().enumerate() {
             while let Some(event) = endpoint.poll_event(self.now) {
-                if let Event::Client { client, event } = &event
-                    && let ClientEvent::Resolve { attempt, address } = event
-                {
-                    let found = [address.to_string().parse()?];
-                    endpoint.resolved(self.now, *client, *attempt, &found)?;
+                if let Event::Client { event, .. } = event {
+                    self.events.push((host, event));
                 }
-                self.events.push((host, event));
             }
             let mut data = Vec::new();
             while let Some(transmit) = endpoint.poll_transmit(self.now, NonZeroUsize::MIN, &mut data) {
-                let datagram = (address(host), transmit.destination, std::mem::take(&mut data));
+                let datagram = (address(host), transmit.destination, data.clone());
                 self.on_the_way.push_back(datagram);
             }
         }
         if let Some((from, to, data)) = self.on_the_way.pop_front() {
             let host = (0..self.hosts.len()).find(|host| address(*host) == to);
-            let host = host.ok_or("nobody is there")?;
-            self.hosts[host].handle_datagram(self.now, DatagramMeta::from(from), BytesMut::from(&data[..]));
+            let host = &mut self.hosts[host.ok_or("nobody is there")?];
+            host.handle_datagram(self.now, DatagramMeta::from(from), BytesMut::from(&data[..]));
             return Ok(());
         }
-        let due = self
-            .hosts
-            .iter()
-            .filter_map(Endpoint::poll_timeout)
-            .min()
-            .ok_or("nothing will ever happen")?;
+        let due = self.hosts.iter().filter_map(Endpoint::poll_timeout).min();
+        let due = due.ok_or("nothing will ever happen")?;
         self.now = self.now.after(due.saturating_duration_since(self.now.mono));
         for endpoint in &mut self.hosts {
-            if endpoint.poll_timeout().is_some_and(|at| at <= self.now.mono) {
-                endpoint.handle_timeout(self.now);
-            }
+            endpoint.handle_timeout(self.now);
         }
         Ok(())
     }
 
     fn say(&mut self, host: usize, (conn, stream): Tunnel, text: &'static str) -> Result<()> {
-        let mut connection = self.hosts[host].quic().connection(conn)?;
-        let mut tunnel = connection.stream(stream)?;
+        let mut tunnel = self.hosts[host].quic().stream(conn, stream)?;
         tunnel.enqueue(Bytes::from_static(text.as_bytes()))?;
         Ok(tunnel.finish()?)
     }
 
-    /// Everything up to the end of the stream.
+    /// Everything up to the end of the stream. Who does not look again after each step waits for `Readable`.
     fn hear(&mut self, host: usize, (conn, stream): Tunnel) -> Result<Vec<u8>> {
         let mut heard = Vec::new();
-        loop {
-            let mut connection = self.hosts[host].quic().connection(conn)?;
-            match connection.stream(stream)?.read_chunk(usize::MAX) {
-                Ok(Some(bytes)) => heard.extend_from_slice(&bytes),
-                Ok(None) => return Ok(heard),
-                Err(ReadError::Blocked) => {
-                    let readable = Event::Quic(quic::Event::Readable { conn, stream });
-                    self.wait(host, |event| (*event == readable).then_some(()))?;
-                }
-                Err(error) => return Err(error.into()),
+        for _ in 0..10_000 {
+            let mut tunnel = self.hosts[host].quic().stream(conn, stream)?;
+            if tunnel.read_available(|bytes| heard.extend_from_slice(&bytes))? {
+                return Ok(heard);
             }
+            self.step()?;
         }
+        Err("the end never came".into())
     }
 }

@@ -16,18 +16,25 @@
 //!   sleep until   poll_timeout    <─┘                  └<── quic().connection(..)?.stream(..)? read, write, finish
 //! ```
 //!
-//! | module | what is in it |
-//! |---|---|
-//! | [`endpoint`] | [`Endpoint`]: everything that shares one UDP socket, and which machine runs which connection |
-//! | [`quic`] | connections, streams, TLS: the transport, for use without any of the machines too |
-//! | [`tunnel`] | the machines of relays and of their clients, which know neither sockets nor QUIC |
-//! | [`rpc`] | streaming calls: one side of one call, and all calls of one link |
-//! | [`dist`] | the machines of Erlang distribution: a Rust program as a node among Erlang nodes |
-//! | [`rpc`] | the machine of one side of a streaming call, and the router of calls between nodes |
-//! | [`wire`] | bytes to values and back |
-//! | `sim` | feature `sim`: worlds of endpoints in virtual time, for tests |
-//! | [`limits`] | [`Limits`]: every cap in one place |
-//! | [`codes`] | [`Code`]: the application error codes that connections are closed and streams reset with |
+//! | module | what is in it | |
+//! |---|---|---|
+//! | [`endpoint`] | [`Endpoint`]: everything that shares one UDP socket, and which machine runs which connection | `quic` |
+//! | [`quic`] | connections, streams, TLS: the transport, for use without any of the machines too | `quic` |
+//! | [`tunnel`] | the machines of relays and of their clients | |
+//! | [`peering`] | the machine of a peering connection: who is at the other end, proved by signatures | |
+//! | [`rpc`] | the machines of streaming calls: one side of a call, all calls of a link, the router between nodes | |
+//! | [`dist`] | the machines of Erlang distribution: a Rust program as a node among Erlang nodes | |
+//! | [`identity`] | keys, node ids, signatures | |
+//! | [`wire`] | bytes to values and back | |
+//! | `sim` | worlds of endpoints in virtual time, for tests | `sim` |
+//! | [`limits`] | [`Limits`]: every cap in one place | |
+//! | [`codes`] | [`Code`]: the application error codes that connections are closed and streams reset with | |
+//!
+//! The rooms marked `quic` need that feature, which is on unless it is turned off. All others know neither sockets nor QUIC: they
+//! are handed bytes, and say which to send. With `default-features = false` they are all there is, without quinn-proto,
+//! rustls, ring or any other C, and build for every target with a standard library, `wasm32-unknown-unknown` included. (There the
+//! codecs and keys are of use; the machines are handed [`Instant`](std::time::Instant)s, which a program on that target cannot make.
+//! On `wasm32-wasip1` it can.)
 //!
 //! # The contract
 //!
@@ -65,8 +72,8 @@
 //! use macula_proto::{
 //!     Endpoint, Event, Limits, Now,
 //!     endpoint::{ClientEvent, RelayClientConfig},
-//!     quic::{self, DatagramMeta, DialConfig, EndpointConfig, ReadError, TransportConfig, alpn, tls::{ClientTls, Trust}},
-//!     tunnel::{Name, client::{session::SessionConfig, supervisor::{Report, SupervisorConfig}}},
+//!     quic::{self, DatagramMeta, EndpointConfig, alpn, tls::{ClientTls, Trust}},
+//!     tunnel::{Name, client::supervisor::Report},
 //! };
 //!
 //! fn now() -> Now {
@@ -84,14 +91,8 @@
 //!     // Whom to trust: here, the relay whose certificate has this SHA-256.
 //!     let pin = std::env::args().nth(1).ok_or("no pin")?.parse()?;
 //!     let tls = ClientTls::new(Trust::Pins(vec![pin])).alpn([alpn::MACULA_DIST]).build(endpoint.quic().clock())?;
-//!     let mut dial = DialConfig::new(tls);
-//!     dial.transport = TransportConfig::relay();
-//!     let node = endpoint.relay_client(now(), RelayClientConfig {
-//!         relays: vec!["relay.example:4434".parse()?],
-//!         dial,
-//!         session: SessionConfig::new(Name::from("alice")),
-//!         supervisor: SupervisorConfig::default(),
-//!     })?;
+//!     let config = RelayClientConfig::new("alice", vec!["relay.example:4434".parse()?], tls);
+//!     let node = endpoint.relay_client(now(), config)?;
 //!
 //!     let socket = UdpSocket::bind("0.0.0.0:0")?;
 //!     let one = NonZeroUsize::MIN; // A plain socket sends one datagram a call.
@@ -112,8 +113,7 @@
 //!                 }
 //!                 Event::Client { event: ClientEvent::Failed { error, .. }, .. } => return Err(error.into()),
 //!                 Event::Client { event: ClientEvent::Opened { conn, stream, .. }, .. } => {
-//!                     let mut connection = endpoint.quic().connection(conn)?;
-//!                     let mut tunnel = connection.stream(stream)?;
+//!                     let mut tunnel = endpoint.quic().stream(conn, stream)?;
 //!                     tunnel.enqueue(Bytes::from_static(b"how are you?"))?;
 //!                     tunnel.finish()?;
 //!                     (conn, stream)
@@ -121,22 +121,18 @@
 //!                 Event::Quic(quic::Event::Readable { conn, stream }) => (conn, stream),
 //!                 _ => continue,
 //!             };
-//!             // Read until it is empty: only then the next Readable comes.
-//!             let mut connection = endpoint.quic().connection(conn)?;
-//!             let mut tunnel = connection.stream(stream)?;
-//!             loop {
-//!                 match tunnel.read_chunk(usize::MAX) {
-//!                     Ok(Some(bytes)) => std::io::stdout().write_all(&bytes)?,
-//!                     Ok(None) => return Ok(()),
-//!                     Err(ReadError::Blocked) => break,
-//!                     Err(error) => return Err(error.into()),
-//!                 }
+//!             // All there is: only then the next Readable comes.
+//!             let mut tunnel = endpoint.quic().stream(conn, stream)?;
+//!             let mut heard = Vec::new();
+//!             let ended = tunnel.read_available(|bytes| heard.extend_from_slice(&bytes))?;
+//!             std::io::stdout().write_all(&heard)?;
+//!             if ended {
+//!                 return Ok(());
 //!             }
 //!         }
 //!         // What has to be sent. A datagram that cannot be is one that got lost.
 //!         while let Some(transmit) = endpoint.poll_transmit(now(), one, &mut outgoing) {
 //!             let _ = socket.send_to(&outgoing, transmit.destination);
-//!             outgoing.clear();
 //!         }
 //!         // Sleep until something arrives or is due.
 //!         let due = endpoint.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()));
@@ -164,19 +160,23 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `quic` | yes | endpoints: the modules [`endpoint`] and [`quic`]. The features below imply it, except `serde` |
 //! | `self-signed` | yes | self-signed certificates, made from a seed |
 //! | `platform-roots` | no | trust in the roots of the operating system |
 //! | `qlog` | no | qlog traces of connections |
+//! | `serde` | no | [values](wire::Value) from and to types of serde |
 //! | `sim` | no | endpoints that draw everything from a seed, for simulations |
 //! | `aws-lc-rs` | no | cryptography by aws-lc-rs instead of ring |
 
 pub mod codes;
 mod deadlines;
 pub mod dist;
+#[cfg(feature = "quic")]
 pub mod endpoint;
 pub mod identity;
 pub mod limits;
 pub mod peering;
+#[cfg(feature = "quic")]
 pub mod quic;
 pub mod rng;
 pub mod rpc;
@@ -188,6 +188,7 @@ pub mod wall_clock;
 pub mod wire;
 
 pub use codes::Code;
+#[cfg(feature = "quic")]
 pub use endpoint::{Endpoint, Event};
 pub use limits::Limits;
 pub use rng::Rng;

@@ -1,5 +1,7 @@
 //! The examples do what they say.
 
+#![cfg(feature = "self-signed")]
+
 #[path = "../examples/blocking_node.rs"]
 #[allow(dead_code, reason = "its command line is not used here")]
 mod blocking_node;

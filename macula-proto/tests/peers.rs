@@ -1,5 +1,7 @@
 //! Peers wired in memory: whole endpoints on a virtual clock, without a socket.
 
+#![cfg(feature = "self-signed")]
+
 #[path = "world/mod.rs"]
 mod world;
 

@@ -10,7 +10,7 @@ use macula_proto::{
     Code,
     quic::{
         Accept, Active, CloseReason, ConnectionHandle, Dir, EnqueueError, Event, OpenError, Owner, ReadError, StreamId,
-        WriteError,
+        UnknownStream, WriteError,
     },
 };
 
@@ -497,4 +497,55 @@ fn bytes_given_back_after_the_end_was_read_are_read_again() {
         world.server().connection(s).unwrap().stream(stream).is_err(),
         "then it is over"
     );
+}
+
+#[test]
+fn all_that_has_arrived_is_read_at_once_and_so_is_the_end() {
+    let (mut world, c, s) = World::connected();
+    let data = pattern(9_000);
+    let stream = open(&mut world, c, Dir::Bi, &data[..5_000]);
+    world.run_for(ms(100));
+    let mut read = Vec::new();
+    let mut server = world.server().stream(s, stream).unwrap();
+    assert_eq!(server.read_available(|bytes| read.extend_from_slice(&bytes)), Ok(false));
+    assert_eq!(read, data[..5_000]);
+    // What is given back comes again, before the rest and its end.
+    server.unread(Bytes::copy_from_slice(&read.split_off(4_000)));
+    let mut client = world.client().stream(c, stream).unwrap();
+    assert_eq!(client.write(&data[5_000..]), Ok(4_000));
+    client.finish().unwrap();
+    world.run_for(ms(100));
+    let mut server = world.server().stream(s, stream).unwrap();
+    assert_eq!(server.read_available(|bytes| read.extend_from_slice(&bytes)), Ok(true));
+    assert_eq!(read, data);
+    assert_eq!(server.read_available(|bytes| panic!("{bytes:?}")), Ok(true));
+
+    // The same for a stream of which nothing is left behind its last bytes.
+    let stream = open(&mut world, c, Dir::Uni, b"last words");
+    world.client().stream(c, stream).unwrap().finish().unwrap();
+    world.run_for(ms(100));
+    let mut server = world.server().stream(s, stream).unwrap();
+    let mut read = Vec::new();
+    assert_eq!(server.read_available(|bytes| read.extend_from_slice(&bytes)), Ok(true));
+    assert_eq!(read, b"last words");
+    world.drain();
+    assert_eq!(world.server().stream(s, stream).unwrap_err(), UnknownStream);
+    let now = world.now;
+    world.client().close_all(now, CODE, &Bytes::new());
+    world.run_to_rest();
+    assert_eq!(world.client().stream(c, stream).unwrap_err(), UnknownStream);
+}
+
+#[test]
+fn what_was_read_before_a_reset_is_handed_out() {
+    let (mut world, c, s) = World::connected();
+    let stream = open(&mut world, c, Dir::Bi, b"so far");
+    world.client().stream(c, stream).unwrap().reset(CODE).unwrap();
+    world.run_for(ms(100));
+    let mut server = world.server().stream(s, stream).unwrap();
+    server.unread(Bytes::from_static(b"and "));
+    let mut read = Vec::new();
+    let outcome = server.read_available(|bytes| read.extend_from_slice(&bytes));
+    assert_eq!(outcome, Err(ReadError::Reset(CODE)));
+    assert_eq!(read, b"and ");
 }

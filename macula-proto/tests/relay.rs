@@ -1,12 +1,14 @@
 //! Nodes and relays wired in memory: tunnels end to end, without a socket.
 
+#![cfg(feature = "self-signed")]
+
 mod world;
 
 use std::time::Duration;
 
 use macula_proto::{
     Code, Event, Limits,
-    endpoint::ClientEvent,
+    endpoint::{ClientEvent, RelayClientConfig},
     quic::{self, ReadError, WriteError},
     tunnel::{
         Name,
@@ -326,4 +328,39 @@ fn a_relay_that_closes_ends_tunnels_and_tells_its_nodes() {
     world.find(alice.0, "the end of the tunnel's connection", |event| {
         matches!(event, Event::Quic(quic::Event::Closed { .. })).then_some(())
     });
+}
+
+#[test]
+fn only_names_of_relays_are_looked_up() {
+    let mut world = World::new();
+    for (relay, asked) in [
+        ("relay.example:4434", true),
+        ("10.0.0.1:4434", false),
+        ("[::1]:4434", false),
+    ] {
+        let host = world.add(Limits::default());
+        let now = world.now;
+        let endpoint = &mut world.hosts[host].endpoint;
+        let tls = quic::tls::ClientTls::new(quic::tls::Trust::Insecure).alpn([quic::alpn::MACULA_DIST]);
+        let tls = tls.build(endpoint.quic().clock()).unwrap();
+        let config = RelayClientConfig::new("alice", vec![relay.parse().unwrap()], tls);
+        let client = endpoint.relay_client(now, config).unwrap();
+        let mut resolve = None;
+        while let Some(event) = endpoint.poll_event(now) {
+            if let Event::Client { event, .. } = event
+                && let ClientEvent::Resolve { attempt, .. } = event
+            {
+                resolve = Some(attempt);
+            }
+        }
+        assert_eq!(resolve.is_some(), asked, "{relay}");
+        let mut buf = Vec::new();
+        let one = std::num::NonZeroUsize::MIN;
+        if let Some(attempt) = resolve {
+            assert!(endpoint.poll_transmit(now, one, &mut buf).is_none());
+            let found = ["10.0.0.1:4434".parse().unwrap()];
+            endpoint.resolved(now, client, attempt, &found).unwrap();
+        }
+        assert!(endpoint.poll_transmit(now, one, &mut buf).is_some(), "{relay}");
+    }
 }

@@ -1,5 +1,7 @@
 //! A router, a relay and peers on one endpoint, and nodes that speak to it byte by byte, wired in memory.
 
+#![cfg(feature = "self-signed")]
+
 mod world;
 
 use std::{sync::Arc, time::Duration};

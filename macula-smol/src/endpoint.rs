@@ -8,7 +8,7 @@ use std::{
 
 use macula_driver::Options;
 
-use crate::driver::SmolSocket;
+use crate::runtime::Smol;
 
 /// Everything that shares one UDP socket: accepts and dials connections, on smol.
 ///
@@ -25,9 +25,15 @@ impl Endpoint {
     /// # Errors
     /// Those of the operating system; [`io::ErrorKind::InvalidInput`] for a setting that is out of range.
     pub fn bind(addr: SocketAddr, options: Options) -> io::Result<Self> {
-        let (endpoint, driver) = macula_driver::start(addr, options, SmolSocket::new)?;
-        smol::spawn(driver).detach();
-        Ok(Self(endpoint))
+        macula_driver::Endpoint::bind::<Smol>(addr, options).map(Self)
+    }
+
+    /// Binds a socket for dialling to any port: on IPv6 and IPv4 where the system has both, else on IPv4.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_any(options: Options) -> io::Result<Self> {
+        macula_driver::Endpoint::bind_any::<Smol>(options).map(Self)
     }
 
     /// As [`bind`](Self::bind), with a socket that is bound already.
@@ -35,9 +41,7 @@ impl Endpoint {
     /// # Errors
     /// As [`bind`](Self::bind).
     pub fn with_socket(socket: UdpSocket, options: Options) -> io::Result<Self> {
-        let (endpoint, driver) = macula_driver::start_with(socket, options, SmolSocket::new)?;
-        smol::spawn(driver).detach();
-        Ok(Self(endpoint))
+        macula_driver::Endpoint::with_socket::<Smol>(socket, options).map(Self)
     }
 }
 

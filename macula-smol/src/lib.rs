@@ -1,5 +1,7 @@
-//! The Macula mesh transport on smol: QUIC connections and streams, and peers ([`Endpoint`] dereferences to what has `connect_peer`,
-//! `serve_peers` and `accept_peer`), under the same names as on tokio, with the byte stream traits of futures-io.
+//! The Macula mesh transport on smol: QUIC connections and streams, and what runs on them, under the same names as on tokio, with
+//! the byte stream traits of futures-io.
+//!
+//! An echo server and its client, who knows the server by its certificate's pin:
 //!
 //! ```
 //! use macula_smol::{
@@ -40,43 +42,39 @@
 //! # })
 //! # }
 //! ```
+//!
+//! All futures of this crate are cancellation-safe unless they say otherwise: dropping one loses nothing. A time-out is therefore
+//! [`or`](smol::future::or) with a [`Timer`](smol::Timer). Tasks run on smol's global executor (`SMOL_THREADS` says with how many
+//! threads); the futures themselves may be polled by any.
 
+pub mod dist;
 mod driver;
 mod endpoint;
+mod relay;
+pub mod rpc;
+mod runtime;
+pub mod tcp;
 
 pub use endpoint::Endpoint;
-/// Calls between programs: streaming in either or both directions, or one request and one reply.
-///
-/// A link carries them: a connection of its own ([`connect_rpc`](macula_driver::Endpoint::connect_rpc)), a peering connection
-/// ([`Peer::rpc`](macula_driver::Peer::rpc)), or the process itself ([`local_rpc`](macula_driver::Endpoint::local_rpc)). Procedures are
-/// [advertised](macula_driver::Endpoint::advertise) for all links of an endpoint, and served by whoever takes calls with
-/// [`accept_call`](macula_driver::Endpoint::accept_call).
-pub mod rpc {
-    pub use macula_driver::{
-        Call, CallControl, CallError, CallReceiver, CallSender, IntoValue, PingError, RpcClient, RpcConnectError,
-        ServerCall,
-    };
-    pub use macula_proto::{
-        endpoint::{RpcId, RpcInfo, UnknownLink},
-        rpc::{
-            Chunk, EncodingChoice, Fault, Info, Kind, Mode, Outcome, RpcConfig, RpcLimits, SendError, StreamId,
-            session::{CallId, EndReason, OpenError, PeerHello, Request, SessionStats},
-        },
-        wire::{Encoding, Value, ValueError, from_value, to_value},
-    };
-}
-
 pub use macula_driver::{
     Active, ActiveStream, ConnectError, Connecting, Connection, ConnectionLost, Context, DriverStats, Extension,
-    Incoming, Options, Peer, PeerConnectError, PeerEnd, RawStream, ReadError, RecvStream, SendStream, SocketOptions,
-    Stream, StreamEvent, WriteError, entropy,
+    Incoming, NodeEvent, OpenError, Options, Peer, PeerConnectError, PeerEnd, RawStream, ReadError, RecvStream,
+    RelaySnapshot, SendStream, SocketOptions, Stream, StreamEvent, Tunnel, WriteError, entropy, key_file,
 };
 pub use macula_proto::{
     self as proto, Code, Limits,
-    endpoint::{PeerListenConfig, PeerServiceStats},
+    endpoint::{ParseAddressError, PeerListenConfig, PeerServiceStats, RelayAddress, RelayClientConfig},
     quic::{
         Accept, AddressValidation, CloseListener, CloseReason, ConfigError, Congestion, ConnectionStats, DatagramSize,
         DialConfig, Dir, EndpointConfig, EndpointStats, ListenConfig, Side, StreamId, StreamStats, TransportConfig,
         alpn, tls,
     },
 };
+pub use relay::{RelayClient, RelayServer};
+
+/// The programs in `docs/`, so that they are compiled and run.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../docs/smol.md")]
+    mod smol {}
+}

@@ -2,14 +2,13 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     ops::Deref,
 };
 
 use macula_driver::Options;
-use tokio::runtime::Handle;
 
-use crate::driver::TokioSocket;
+use crate::runtime::Tokio;
 
 /// Everything that shares one UDP socket: accepts and dials connections, on tokio.
 ///
@@ -28,10 +27,7 @@ impl Endpoint {
     /// Those of the operating system; [`io::ErrorKind::InvalidInput`] for a setting that is out of range;
     /// [`io::ErrorKind::NotConnected`] outside of a tokio runtime.
     pub fn bind(addr: SocketAddr, options: Options) -> io::Result<Self> {
-        let runtime = runtime()?;
-        let (endpoint, driver) = macula_driver::start(addr, options, TokioSocket::new)?;
-        runtime.spawn(driver);
-        Ok(Self(endpoint))
+        macula_driver::Endpoint::bind::<Tokio>(addr, options).map(Self)
     }
 
     /// Binds a socket for dialling to any port: on IPv6 and IPv4 where the system has both, else on IPv4.
@@ -39,11 +35,7 @@ impl Endpoint {
     /// # Errors
     /// As [`bind`](Self::bind).
     pub fn bind_any(options: Options) -> io::Result<Self> {
-        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        match macula_driver::bind(any, &options.socket) {
-            Ok(socket) => Self::with_socket(socket, options),
-            Err(_) => Self::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), options),
-        }
+        macula_driver::Endpoint::bind_any::<Tokio>(options).map(Self)
     }
 
     /// As [`bind`](Self::bind), with a socket that is bound already.
@@ -51,15 +43,8 @@ impl Endpoint {
     /// # Errors
     /// As [`bind`](Self::bind).
     pub fn with_socket(socket: UdpSocket, options: Options) -> io::Result<Self> {
-        let runtime = runtime()?;
-        let (endpoint, driver) = macula_driver::start_with(socket, options, TokioSocket::new)?;
-        runtime.spawn(driver);
-        Ok(Self(endpoint))
+        macula_driver::Endpoint::with_socket::<Tokio>(socket, options).map(Self)
     }
-}
-
-fn runtime() -> io::Result<Handle> {
-    Handle::try_current().map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error))
 }
 
 impl Deref for Endpoint {

@@ -52,16 +52,16 @@ pub mod cli;
 pub mod dist;
 mod driver;
 mod endpoint;
-pub mod key_file;
 mod relay;
 pub mod rpc;
+mod runtime;
 pub mod tcp;
 
 pub use endpoint::Endpoint;
 pub use macula_driver::{
     Active, ActiveStream, ConnectError, Connecting, Connection, ConnectionLost, Context, DriverStats, Extension,
     Incoming, NodeEvent, OpenError, Options, Peer, PeerConnectError, PeerEnd, RawStream, ReadError, RecvStream,
-    RelaySnapshot, SendStream, SocketOptions, Stream, StreamEvent, Tunnel, WriteError, entropy,
+    RelaySnapshot, SendStream, SocketOptions, Stream, StreamEvent, Tunnel, WriteError, entropy, key_file,
 };
 pub use macula_proto::{
     self as proto, Code, Limits,

@@ -2,22 +2,14 @@
 
 use std::{io, net::SocketAddr, ops::Deref};
 
-use macula_driver::{Options, Resolve};
 use macula_proto::{
     endpoint::{ClientConfigError, RelayAddress, RelayClientConfig},
-    quic::{DialConfig, ListenConfig, TransportConfig, tls::ClientTls, tls::ServerTls},
+    quic::{ListenConfig, tls::ClientTls, tls::ServerTls},
     rpc::router::RouterConfig,
-    tunnel::{
-        Name,
-        client::{session::SessionConfig, supervisor::SupervisorConfig},
-        relay::RelayConfig,
-    },
+    tunnel::{Name, relay::RelayConfig},
 };
 
-use crate::Endpoint;
-
-/// Incoming tunnels that wait to be taken, unless said otherwise.
-const BACKLOG: usize = 256;
+use crate::{Endpoint, runtime::Tokio};
 
 /// A relay on tokio. It does what [`macula_driver::RelayServer`] does, which it dereferences to.
 #[derive(Debug, Clone)]
@@ -30,14 +22,7 @@ impl RelayServer {
     /// # Errors
     /// Those of the operating system; [`io::ErrorKind::InvalidInput`] for settings that cannot be used.
     pub fn bind(addr: SocketAddr, tls: &ServerTls, relay: RelayConfig) -> io::Result<Self> {
-        let mut options = Options::default();
-        options.limits = relay.limits.clone();
-        // Several connections share one socket: short batches keep their turns short.
-        options.receive_batch = 4;
-        let endpoint = Endpoint::bind(addr, options)?;
-        let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
-        listen.transport = TransportConfig::relay();
-        Self::serve(&endpoint, relay, listen).map_err(invalid)
+        macula_driver::RelayServer::bind::<Tokio>(addr, tls, relay).map(Self)
     }
 
     /// As [`bind`](Self::bind), on an endpoint and with transport settings of one's own.
@@ -104,16 +89,7 @@ impl RelayClient {
         name: impl Into<Name>,
         tls: &ClientTls,
     ) -> io::Result<Self> {
-        let endpoint = Endpoint::bind_any(Options::default())?;
-        let mut dial = DialConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
-        dial.transport = TransportConfig::relay();
-        let config = RelayClientConfig {
-            relays: relays.into_iter().collect(),
-            dial,
-            session: SessionConfig::new(name.into()),
-            supervisor: SupervisorConfig::default(),
-        };
-        Self::start(&endpoint, config, BACKLOG).map_err(invalid)
+        macula_driver::RelayClient::connect::<Tokio>(relays, name, tls).map(Self)
     }
 
     /// Starts a node on an endpoint and with settings of one's own. At most `backlog` incoming tunnels wait to be taken;
@@ -121,9 +97,12 @@ impl RelayClient {
     ///
     /// # Errors
     /// [`ClientConfigError`] when there is no relay or the name cannot be used.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub fn start(endpoint: &Endpoint, config: RelayClientConfig, backlog: usize) -> Result<Self, ClientConfigError> {
         let (client, resolve) = macula_driver::RelayClient::start((**endpoint).clone(), config, backlog)?;
-        tokio::spawn(look_up(resolve));
+        resolve.spawn::<Tokio>().expect("called in a tokio runtime");
         Ok(Self(client))
     }
 }
@@ -136,27 +115,7 @@ impl Deref for RelayClient {
     }
 }
 
-/// Looks up addresses as long as the node lives. A look-up that hangs is overtaken by the next one.
-async fn look_up(resolve: Resolve) {
-    let mut next = resolve.next().await;
-    while let Some((attempt, address)) = next {
-        let found = tokio::net::lookup_host((address.host.as_str(), address.port));
-        next = tokio::select! {
-            found = found => {
-                match found {
-                    Ok(found) => resolve.answer(attempt, &found.collect::<Vec<_>>()),
-                    Err(error) => {
-                        tracing::debug!(%address, %error, "cannot be looked up");
-                        resolve.answer(attempt, &[]);
-                    }
-                }
-                resolve.next().await
-            }
-            newer = resolve.next() => newer,
-        };
-    }
-}
-
+#[cfg(feature = "cli")]
 pub(crate) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, error)
 }

@@ -49,11 +49,15 @@
 //! # }
 //! ```
 
-mod server;
+use std::ops::Deref;
+
+use macula_driver::Endpoint;
+
+use crate::runtime::Tokio;
 
 pub use macula_driver::{
-    Call, CallControl, CallError, CallReceiver, CallSender, IntoValue, PingError, RpcClient, RpcConnectError,
-    ServerCall,
+    Call, CallControl, CallError, CallReceiver, CallSender, IntoValue, Overload, PingError, RpcClient, RpcConnectError,
+    RpcServerConfig, ServerCall,
 };
 pub use macula_proto::{
     endpoint::{RpcId, RpcInfo, UnknownLink},
@@ -63,4 +67,35 @@ pub use macula_proto::{
     },
     wire::{Encoding, Value, ValueError, from_value, to_value},
 };
-pub use server::{Overload, RpcServer, RpcServerConfig};
+
+/// Serves procedures of an endpoint with functions, on tokio: each call has its own task. It does what
+/// [`macula_driver::RpcServer`] does, which it dereferences to.
+#[derive(Debug, Clone)]
+pub struct RpcServer(macula_driver::RpcServer);
+
+impl RpcServer {
+    /// A server with the default settings, on the runtime that this is called in.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new(endpoint: &Endpoint) -> Self {
+        Self::with_config(endpoint, RpcServerConfig::default())
+    }
+
+    /// A server with settings of one's own.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn with_config(endpoint: &Endpoint, config: RpcServerConfig) -> Self {
+        let server = macula_driver::RpcServer::spawn::<Tokio>(endpoint, config);
+        Self(server.expect("called in a tokio runtime"))
+    }
+}
+
+impl Deref for RpcServer {
+    type Target = macula_driver::RpcServer;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}

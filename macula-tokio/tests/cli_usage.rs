@@ -121,6 +121,74 @@ fn usage_errors_exit_with_2_and_say_what() {
             "[possible values: off, optional, require]",
         ),
         ("peer connect h --idle 0", "must be more than 0"),
+        ("dist", "Usage: macula dist"),
+        ("dist node", "--name <NAME@HOST>"),
+        ("dist node --name a", "\"a\" is not the name of a node; write NAME@HOST"),
+        ("dist node --name a@h --cookie c", "--listen lets others in"),
+        ("dist node --name a@h --cookie c --cookie-file f", "cannot be used with"),
+        ("dist node --name a@h --listen h --cookie-file", "a value is required"),
+        ("dist node --name a@h --connect b@h", "write NAME@HOST=HOST:PORT"),
+        (
+            "dist node --name a@h --connect b=h:1",
+            "\"b\" is not the name of a node",
+        ),
+        ("dist node --name a@h --connect b@h=h", "no port in \"h\""),
+        (
+            "dist node --name a@h --cookie c --connect a@h=h:1",
+            "a@h is this node itself",
+        ),
+        ("dist node --name a@h --connect-srv a@b@c", "is not a domain"),
+        (
+            "dist node --name a@h --cookie c --insecure --connect-srv a..b",
+            "\"a..b\" is not the domain of nodes",
+        ),
+        (
+            "dist node --name a@h --listen h --dns h",
+            "--connect-srv <[NAME@]DOMAIN>",
+        ),
+        (
+            "dist node --name a@h --listen h --carrier udp",
+            "[possible values: quic, tcp]",
+        ),
+        ("dist node --name a@h --listen h --cert c.pem", "--key <PEM>"),
+        (
+            "dist node --name a@h --listen h --pin PIN --insecure",
+            "cannot be used with",
+        ),
+        (
+            "dist node --name a@h --listen h --ca f --pin PIN",
+            "cannot be used with",
+        ),
+        (
+            "dist node --name a@h --listen h --carrier tcp --pin PIN",
+            "over TCP nothing is encrypted",
+        ),
+        (
+            "dist node --name a@h --listen h --carrier tcp --stream",
+            "streams need QUIC",
+        ),
+        (
+            "dist node --name a@h --listen h --epmd",
+            "--epmd needs --carrier tcp and --listen",
+        ),
+        (
+            "dist node --name a@h --listen h --stream b",
+            "\"b\" is not the name of a node",
+        ),
+        (
+            "dist node --name a@h --listen h --stream --priority 15",
+            "15 is not in 16..=255",
+        ),
+        ("dist node --name a@h --listen h --priority 16", "--stream"),
+        ("dist node --name a@h --listen h --send hello", "write PROCESS=TEXT"),
+        (
+            "dist node --name a@h --listen h --register undefined",
+            "no process can be called",
+        ),
+        (
+            "dist node --name a@h --listen h --net-ticktime 0",
+            "must be more than 0",
+        ),
         ("completions tcsh", "[possible values: "),
     ];
     for (line, part) in table {
@@ -140,7 +208,7 @@ fn usage_errors_exit_with_2_and_say_what() {
 
 #[test]
 fn help_teaches() {
-    let table: [(&str, &[&str]); 12] = [
+    let table: [(&str, &[&str]); 14] = [
         (
             "",
             &[
@@ -205,6 +273,22 @@ fn help_teaches() {
                 "--binding",
                 "Exit codes",
                 "macula peer connect alice.example --pin PIN",
+            ],
+        ),
+        ("dist", &["node", "QUIC", "TCP", "macula dist node --help"]),
+        (
+            "dist node",
+            &[
+                "--cookie-file",
+                "Other users of this machine can see",
+                "~/.erlang.cookie",
+                "--connect-srv",
+                "_erlang-dist._quic.",
+                "[default: quic]",
+                "--stream",
+                "--echo",
+                "Exit codes",
+                "macula dist node --name a@left.example",
             ],
         ),
         ("completions", &["bash", "zsh"]),

@@ -74,6 +74,14 @@ command(flood, [Node, Name, Count]) ->
     To = {list_to_atom(Name), list_to_atom(Node)},
     [To ! I || I <- lists:seq(1, list_to_integer(Count))],
     Count;
+%% A message and a call to a registered name that sends everything back.
+command(echoed, [Node, Name]) ->
+    To = {list_to_atom(Name), list_to_atom(Node)},
+    Message = {self(), hello, #{list => [1, 2.5, "text"], <<"bytes">> => 1 bsl 70}},
+    To ! Message,
+    receive Message -> ok end,
+    Message = gen_server:call(To, Message),
+    "echoed";
 %% A registered process that ends with the reason it is told.
 command(spawn_named, [Name]) ->
     Parent = self(),

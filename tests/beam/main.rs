@@ -16,12 +16,14 @@
 //! is the subject.
 //!
 //! [`sidecar`] is another way between two nodes: one `macula beam` next to each.
-//! Besides, a BEAM node and one of `macula_tokio::dist` form a cluster, with nothing in between.
+//! Besides, a BEAM node and one of `macula_tokio::dist` form a cluster, with nothing in between, and a BEAM node and
+//! `macula dist node`.
 //!
 //! Needs `erl` (Debian package erlang-base) and, for `relay`, the `macula` command: `MACULA_BIN`, else the one cargo
 //! built. What is missing is reported as SKIPPED, or fails the test with `MACULA_REQUIRE_BEAM=1`.
 
 mod cluster;
+mod command;
 mod journal;
 mod node;
 mod path;

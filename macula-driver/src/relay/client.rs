@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    fmt,
+    fmt, io,
     net::SocketAddr,
     sync::Arc,
     task::Poll,
@@ -12,22 +12,28 @@ use std::{
 use macula_proto::{
     Code, Event,
     endpoint::{ClientConfigError, ClientEvent, ClientId, RelayAddress, RelayClientConfig},
-    quic::CloseReason,
+    quic::{CloseReason, DialConfig, TransportConfig, tls::ClientTls},
     tunnel::{
         Name,
         client::{
-            session::{RequestError, RequestId, SessionStatus},
-            supervisor::{Attempt, DownReason, RelayIndex, Report, SupervisorStatus},
+            session::{RequestError, RequestId, SessionConfig, SessionStatus},
+            supervisor::{Attempt, DownReason, RelayIndex, Report, SupervisorConfig, SupervisorStatus},
         },
     },
     wire::control::TunnelId,
 };
 
 use super::{
-    Tunnel,
+    Tunnel, invalid,
     key::{self, Node as Key},
 };
-use crate::{Context, Endpoint, Extension, RawStream};
+use crate::{
+    Context, Endpoint, Extension, Options, RawStream, Runtime,
+    runtime::{First, first},
+};
+
+/// Incoming tunnels that wait to be taken, unless said otherwise.
+const BACKLOG: usize = 256;
 
 /// Events kept for a user that does not fetch them; then the oldest are dropped.
 const MAX_EVENTS: usize = 1024;
@@ -130,10 +136,35 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {}
 
 impl RelayClient {
+    /// Starts a node on a socket of its own, with the default settings. `tls` needs the ALPN `macula-dist`.
+    ///
+    /// It returns at once; [`identified`](Self::identified) waits for the relay.
+    ///
+    /// # Errors
+    /// As [`Endpoint::bind_any`]; [`io::ErrorKind::InvalidInput`] for settings that cannot be used.
+    pub fn connect<R: Runtime>(
+        relays: impl IntoIterator<Item = RelayAddress>,
+        name: impl Into<Name>,
+        tls: &ClientTls,
+    ) -> io::Result<Self> {
+        let endpoint = Endpoint::bind_any::<R>(Options::default())?;
+        let mut dial = DialConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
+        dial.transport = TransportConfig::relay();
+        let config = RelayClientConfig {
+            relays: relays.into_iter().collect(),
+            dial,
+            session: SessionConfig::new(name.into()),
+            supervisor: SupervisorConfig::default(),
+        };
+        let (client, resolve) = Self::start(endpoint, config, BACKLOG).map_err(invalid)?;
+        resolve.spawn::<R>()?;
+        Ok(client)
+    }
+
     /// Starts a node. At most `backlog` incoming tunnels wait for [`incoming`](Self::incoming); more are refused, and with 0
     /// all are.
     ///
-    /// Whoever starts it spawns a task for [`Resolve`], or no relay is ever found.
+    /// Whoever starts it [spawns](Resolve::spawn) a task for [`Resolve`], or no relay is ever found.
     ///
     /// # Errors
     /// [`ClientConfigError`] when there is no relay or the name cannot be used.
@@ -305,6 +336,34 @@ impl Drop for Inner {
 }
 
 impl Resolve {
+    /// Spawns a task that looks up names as the runtime does, as long as the node lives.
+    ///
+    /// # Errors
+    /// Those of [`Runtime::spawn`].
+    pub fn spawn<R: Runtime>(self) -> io::Result<()> {
+        R::spawn(self.run::<R>()).map(R::detach)
+    }
+
+    /// A look-up that hangs is overtaken by the next one.
+    async fn run<R: Runtime>(self) {
+        let mut next = self.next().await;
+        while let Some((attempt, address)) = next {
+            let looking = R::look_up(&address.host, address.port);
+            next = match first(looking, self.next()).await {
+                First::One(Ok(found)) => {
+                    self.answer(attempt, &found);
+                    self.next().await
+                }
+                First::One(Err(error)) => {
+                    tracing::debug!(%address, %error, "cannot be looked up");
+                    self.answer(attempt, &[]);
+                    self.next().await
+                }
+                First::Other(newer) => newer,
+            };
+        }
+    }
+
     /// The next address to look up; [`answer`](Self::answer) it. `None` once the node is stopped.
     pub async fn next(&self) -> Option<(Attempt, RelayAddress)> {
         let client = self.client;

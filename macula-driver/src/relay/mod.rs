@@ -8,6 +8,10 @@ pub use client::{NodeEvent, OpenError, RelayClient, Resolve};
 pub use server::{RelayServer, RelaySnapshot};
 pub use tunnel::Tunnel;
 
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidInput, error)
+}
+
 /// What tasks wait for, besides streams and connections.
 mod key {
     use macula_proto::endpoint::ClientId;

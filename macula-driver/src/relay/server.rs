@@ -1,10 +1,12 @@
 //! A relay: the machine inside an endpoint, with handles.
 
-use std::{collections::VecDeque, task::Poll};
+use std::{collections::VecDeque, io, net::SocketAddr, task::Poll};
 
 use macula_proto::{
     Code, Event,
-    quic::{ConfigError, ConnectionHandle, ConnectionStats, EndpointStats, ListenConfig},
+    quic::{
+        ConfigError, ConnectionHandle, ConnectionStats, EndpointStats, ListenConfig, TransportConfig, tls::ServerTls,
+    },
     rpc::router::{RouterConfig, RouterStats, RouterStatus},
     tunnel::{
         ConnKey,
@@ -12,8 +14,8 @@ use macula_proto::{
     },
 };
 
-use super::key;
-use crate::{Context, Endpoint, Extension};
+use super::{invalid, key};
+use crate::{Context, Endpoint, Extension, Options, Runtime};
 
 /// Reports kept for a user that does not fetch them; then the oldest are dropped and counted.
 const MAX_REPORTS: usize = 65_536;
@@ -54,6 +56,24 @@ struct Reports {
 }
 
 impl RelayServer {
+    /// Binds a socket and serves a relay on it, with the transport settings of relays. `tls` needs the ALPN `macula-dist`,
+    /// and `macula` for the router that passes calls between nodes.
+    ///
+    /// # Errors
+    /// As [`Endpoint::bind`]; [`io::ErrorKind::InvalidInput`] for settings that cannot be used.
+    pub fn bind<R: Runtime>(addr: SocketAddr, tls: &ServerTls, relay: RelayConfig) -> io::Result<Self> {
+        let options = Options {
+            limits: relay.limits.clone(),
+            // Several connections share one socket: short batches keep their turns short.
+            receive_batch: 4,
+            ..Options::default()
+        };
+        let endpoint = Endpoint::bind::<R>(addr, options)?;
+        let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
+        listen.transport = TransportConfig::relay();
+        Self::serve(endpoint, relay, listen).map_err(invalid)
+    }
+
     /// Makes an endpoint a relay: it listens, and serves connections with ALPN `macula-dist`. On connections with ALPN `macula`,
     /// if `listen` offers that, a router with the default settings passes calls between nodes.
     ///

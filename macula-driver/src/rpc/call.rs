@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::{
     CallError, CallReceiver, CallSender, IntoValue, RpcClient,
     key::{self, Call as Key},
+    outgoing::Outgoing,
     settle,
     table::Links,
 };
@@ -32,7 +33,11 @@ pub struct Call {
 impl Call {
     pub(super) fn new(client: RpcClient, call: CallId) -> Self {
         let control = CallControl {
-            inner: Arc::new(Inner { client, call }),
+            inner: Arc::new(Inner {
+                client,
+                call,
+                outgoing: Outgoing::new(call),
+            }),
         };
         Self {
             sender: CallSender::new(control.clone()),
@@ -41,6 +46,9 @@ impl Call {
     }
 
     /// Sends a chunk as soon as there is room for it. Dropping the future sends nothing.
+    ///
+    /// Small chunks that are sent closely behind each other are gathered until the driver runs next, which is at once, or up to
+    /// 64 KiB.
     ///
     /// # Errors
     /// [`CallError::SendClosed`] and [`CallError::WrongMode`]. What happened to a call that is over, [`recv`](Self::recv) and
@@ -72,7 +80,7 @@ impl Call {
 
     /// The next chunk; `None` behind the last. Cancellation-safe.
     ///
-    /// Up to 32 chunks or 64 KiB are fetched at once and wait in the handle; beyond that a receiver that is slow slows the sender down.
+    /// Up to 256 chunks or 64 KiB are fetched at once and wait in the handle; beyond that a receiver that is slow slows the sender down.
     ///
     /// # Errors
     /// [`CallError::Aborted`] when the call was given up, behind the chunks that had come before.
@@ -143,6 +151,7 @@ pub struct CallControl {
 pub(super) struct Inner {
     pub(super) client: RpcClient,
     pub(super) call: CallId,
+    pub(super) outgoing: Arc<Outgoing>,
 }
 
 impl CallControl {
@@ -228,6 +237,7 @@ impl CallControl {
     pub(super) fn with<T>(&self, operation: impl FnOnce(&mut Context<'_>) -> T) -> T {
         self.inner.client.inner.endpoint.shared().locked(|state| {
             state.tick();
+            self.inner.outgoing.hand_over(state, false);
             let result = operation(&mut Context { state });
             settle(state, self.inner.client.inner.link);
             result
@@ -238,10 +248,10 @@ impl CallControl {
 impl Drop for Inner {
     fn drop(&mut self) {
         let (link, call) = (self.client.inner.link, self.call);
-        self.client
-            .inner
-            .endpoint
-            .with_links(link, |links, cx| links.forget_call(cx, link, call));
+        self.client.inner.endpoint.with_links(link, |links, cx| {
+            self.outgoing.hand_over(cx.state, true);
+            links.forget_call(cx, link, call);
+        });
     }
 }
 

@@ -10,7 +10,8 @@ use std::{
 use futures_core::Stream;
 use futures_sink::Sink;
 use macula_proto::{
-    rpc::{Chunk, RecvError, SendError},
+    endpoint::RpcId,
+    rpc::{Chunk, RecvError, SendError, session::Room},
     wire::{Value, from_value},
 };
 use serde::de::DeserializeOwned;
@@ -26,10 +27,11 @@ use crate::{
     waiters::Wait,
 };
 
-/// Chunks that a receiver fetches at once.
-const FETCH_CHUNKS: usize = 32;
-/// Bytes beyond which it fetches no more.
-const FETCH_BYTES: usize = 64 << 10;
+/// What a receiver fetches at once.
+const FETCH: Room = Room {
+    chunks: 256,
+    bytes: 64 << 10,
+};
 
 // ----- sending -----------------------------------------------------------------------------------------------------
 
@@ -56,6 +58,10 @@ impl CallSender {
     /// # Errors
     /// As [`Call::send`].
     pub async fn send(&self, chunk: Chunk) -> Result<(), CallError> {
+        let chunk = match self.control.inner.outgoing.push(chunk) {
+            Ok(()) => return Ok(()),
+            Err(chunk) => chunk,
+        };
         let call = self.control.inner.call;
         let mut chunk = Some(chunk);
         let look = |state: &mut State| try_chunk(state, &self.control, &mut chunk);
@@ -77,11 +83,12 @@ impl CallSender {
     /// # Errors
     /// As [`Call::try_send`].
     pub fn try_send(&self, chunk: Chunk) -> Result<(), (SendError, Chunk)> {
-        let call = self.control.inner.call;
-        self.control.with(|cx| {
-            let now = cx.now();
-            cx.endpoint().call_send(now, call, chunk)
-        })
+        let chunk = match self.control.inner.outgoing.push(chunk) {
+            Ok(()) => return Ok(()),
+            Err(chunk) => chunk,
+        };
+        let shared = self.control.client().endpoint().shared();
+        shared.locked(|state| send_now(state, &self.control, chunk))
     }
 
     /// See [`Call::finish`].
@@ -115,10 +122,7 @@ fn try_chunk(state: &mut State, control: &CallControl, chunk: &mut Option<Chunk>
     let Some(taken) = chunk.take() else {
         return Poll::Ready(Ok(()));
     };
-    let now = state.tick();
-    let sent = state.endpoint.call_send(now, control.inner.call, taken);
-    settle(state, control.inner.client.inner.link);
-    match sent {
+    match send_now(state, control, taken) {
         Ok(()) => Poll::Ready(Ok(())),
         Err((SendError::WouldBlock | SendError::NoPeer, back)) if state.phase != Phase::Dead => {
             *chunk = Some(back);
@@ -126,6 +130,20 @@ fn try_chunk(state: &mut State, control: &CallControl, chunk: &mut Option<Chunk>
         }
         Err((error, _)) => Poll::Ready(Err(error.into())),
     }
+}
+
+/// Sends a chunk behind all that wait. Those that follow may wait for the driver, which this one wakes.
+fn send_now(state: &mut State, control: &CallControl, chunk: Chunk) -> Result<(), (SendError, Chunk)> {
+    let now = state.tick();
+    let inner = &*control.inner;
+    inner.outgoing.hand_over(state, false);
+    let sent = state.endpoint.call_send(now, inner.call, chunk);
+    let link = inner.client.inner.link;
+    if sent.is_ok() && link != RpcId::LOCAL && state.phase != Phase::Dead {
+        inner.outgoing.open(state);
+    }
+    settle(state, link);
+    sent
 }
 
 /// Chunks to be sent. One chunk at most is kept here; flushing means that the call has taken it. Closing finishes the direction.
@@ -229,17 +247,11 @@ impl CallReceiver {
         let (fetched, end) = (&mut self.fetched, &mut self.end);
         let look = |state: &mut State| {
             let now = state.tick();
-            let mut bytes = 0;
-            while fetched.len() < FETCH_CHUNKS && bytes < FETCH_BYTES && end.is_none() {
-                match state.endpoint.call_recv(now, call) {
-                    Ok(chunk) => {
-                        bytes += chunk.cost();
-                        fetched.push_back(chunk);
-                    }
-                    Err(RecvError::WouldBlock) if state.phase == Phase::Dead => *end = Some(Some(CallError::Stopped)),
-                    Err(RecvError::WouldBlock) => break,
-                    Err(error) => *end = Some(end_of_data(error)),
-                }
+            match state.endpoint.call_recv_many(now, call, FETCH, fetched) {
+                Ok(()) => {}
+                Err(RecvError::WouldBlock) if state.phase == Phase::Dead => *end = Some(Some(CallError::Stopped)),
+                Err(RecvError::WouldBlock) => {}
+                Err(error) => *end = Some(end_of_data(error)),
             }
             settle(state, link);
             match (fetched.pop_front(), &end) {

@@ -5,6 +5,8 @@ mod client;
 mod data;
 mod error;
 mod incoming;
+mod outgoing;
+mod server;
 mod table;
 mod value;
 
@@ -23,6 +25,8 @@ pub use client::RpcClient;
 pub use data::{CallReceiver, CallSender};
 pub use error::{CallError, PingError, RpcConnectError};
 pub use incoming::ServerCall;
+pub(crate) use outgoing::Outgoing;
+pub use server::{Overload, RpcServer, RpcServerConfig};
 use table::Links;
 pub use value::IntoValue;
 

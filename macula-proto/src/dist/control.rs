@@ -153,6 +153,10 @@ pub struct LaneStats {
     pub ticks_answered: u64,
     /// Ticks that were not sent because one was waiting already.
     pub ticks_merged: u64,
+    /// When the last tick of the peer came, whole.
+    pub last_tick_received: Option<Instant>,
+    /// When the last byte of a tick was pulled. A tick that is late leaves this behind the time at which it was due.
+    pub last_tick_sent: Option<Instant>,
     /// Handshake messages that went out whole.
     pub messages_sent: u64,
     /// Bytes received.
@@ -264,7 +268,10 @@ impl ControlLane {
             None => {
                 let length = self.tick_left.min(room);
                 self.tick_left -= length;
-                self.stats.ticks_sent += u64::from(self.tick_left == 0);
+                if self.tick_left == 0 {
+                    self.stats.ticks_sent += 1;
+                    self.stats.last_tick_sent = Some(now.mono);
+                }
                 Bytes::from_static(&TICK).split_to(length)
             }
         };
@@ -367,6 +374,7 @@ impl ControlLane {
             return;
         }
         self.stats.ticks_received += ticks as u64;
+        self.stats.last_tick_received = Some(now.mono);
         actions.push(Action::PeerTick);
         let longer_than =
             |at: Option<Instant>, limit: Duration| at.is_none_or(|at| now.mono.saturating_duration_since(at) > limit);

@@ -52,6 +52,11 @@ impl<K: Copy + Eq> Nodes<K> {
         }
     }
 
+    /// This node is called so from now on: it had no name, and was given one.
+    pub fn set_own(&mut self, own: Atom) {
+        self.own = own;
+    }
+
     /// This node begins to dial.
     ///
     /// # Errors
@@ -113,6 +118,18 @@ impl<K: Copy + Eq> Nodes<K> {
             }
             _ => Err(Superseded),
         }
+    }
+
+    /// A connection that was decided on elsewhere is up, such as one over another carrier: it stays, whatever else there is. Returns
+    /// the connections whose place it takes, which are to be closed: the one that was up, and the one in its handshake.
+    pub fn prevail(&mut self, peer: &Atom, connection: K) -> (Option<K>, Option<K>) {
+        let entry = self.table.entry(peer.clone()).or_insert(Entry {
+            up: None,
+            pending: None,
+        });
+        let pending = entry.pending.take().map(|(pending, _)| pending);
+        let other = |earlier: &K| *earlier != connection;
+        (entry.up.replace(connection).filter(other), pending.filter(other))
     }
 
     /// A connection is gone, or its handshake failed. Without effect for one whose place another one took.

@@ -82,6 +82,13 @@ pub enum Action {
         /// Why.
         code: Code,
     },
+    /// Abandon this side's direction of the stream: the peer is told with the code.
+    Abandon {
+        /// The stream.
+        stream: u64,
+        /// Why.
+        code: Code,
+    },
     /// End both directions of the stream at once.
     Abort {
         /// The stream.
@@ -165,7 +172,7 @@ pub struct UserStats {
     pub accepted: u64,
     /// Those that nobody took.
     pub refused: u64,
-    /// Streams that were reset here, by their owners or because these were gone.
+    /// Streams that were reset or abandoned here, by their owners or because these were gone.
     pub reset: u64,
 }
 
@@ -316,6 +323,41 @@ impl Users {
             actions.push(Action::Stop { stream, code });
         }
         self.streams.remove(&stream);
+        Ok(())
+    }
+
+    /// The owner reads no more: what comes is dropped, and the peer is told with the code. The other direction goes on.
+    /// Idempotent.
+    ///
+    /// # Errors
+    /// [`UserError`]: it is not the owner's, or over.
+    pub fn stop(&mut self, stream: u64, owner: Owner, code: Code, actions: &mut Vec<Action>) -> Result<(), UserError> {
+        let entry = self.owned_mut(stream, owner)?;
+        if !std::mem::replace(&mut entry.recv_fin, true) {
+            actions.push(Action::Stop { stream, code });
+        }
+        self.reap(stream);
+        Ok(())
+    }
+
+    /// The owner gives up its direction, unless it has finished it: the peer sees the code, and what has not arrived is lost. The
+    /// other direction goes on. Idempotent.
+    ///
+    /// # Errors
+    /// [`UserError`]: it is not the owner's, or over.
+    pub fn abandon(
+        &mut self,
+        stream: u64,
+        owner: Owner,
+        code: Code,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), UserError> {
+        let entry = self.owned_mut(stream, owner)?;
+        if !std::mem::replace(&mut entry.send_fin, true) {
+            actions.push(Action::Abandon { stream, code });
+            self.stats.reset += 1;
+        }
+        self.reap(stream);
         Ok(())
     }
 

@@ -1,6 +1,10 @@
 //! Where a relay is.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
 
 /// The port that relays listen on unless they say otherwise.
 pub const DEFAULT_RELAY_PORT: u16 = 4434;
@@ -13,6 +17,14 @@ pub struct RelayAddress {
     pub host: String,
     /// The UDP port.
     pub port: u16,
+}
+
+impl RelayAddress {
+    /// Where that is, if the host is an IP address and no name, so that nothing has to be looked up.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        let host: IpAddr = self.host.parse().ok()?;
+        Some(SocketAddr::new(host, self.port))
+    }
 }
 
 /// The text is not the address of a relay.
@@ -84,6 +96,20 @@ mod tests {
             let address: RelayAddress = text.parse().unwrap();
             assert_eq!((address.host.as_str(), address.port), (host, port), "{text}");
             assert_eq!(address.to_string().parse::<RelayAddress>().unwrap(), address, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_need_no_look_up() {
+        for (text, address) in [
+            ("127.0.0.1:1", Some("127.0.0.1:1")),
+            ("[::1]:5000", Some("[::1]:5000")),
+            ("::1", Some("[::1]:4434")),
+            ("relay.example:5000", None),
+            ("localhost", None),
+        ] {
+            let relay: RelayAddress = text.parse().unwrap();
+            assert_eq!(relay.socket_addr(), address.map(|text| text.parse().unwrap()), "{text}");
         }
     }
 

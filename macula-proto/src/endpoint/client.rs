@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Code, Now, Rng,
     deadlines::earliest,
-    quic::{self, CloseReason, ConnectionHandle, DialConfig, Dir, Side, StreamId},
+    quic::{self, CloseReason, ConnectionHandle, DialConfig, Dir, Side, StreamId, TransportConfig, tls::ClientCrypto},
     tunnel::{
         Name, StreamKey,
         client::{
@@ -42,6 +42,21 @@ pub struct RelayClientConfig {
     pub session: SessionConfig,
     /// Backoff and time-outs.
     pub supervisor: SupervisorConfig,
+}
+
+impl RelayClientConfig {
+    /// The defaults, for a node of this name: it keeps its connection alive, as [`TransportConfig::relay`] does. `tls` needs the
+    /// ALPN [`MACULA_DIST`](quic::alpn::MACULA_DIST).
+    pub fn new(name: impl Into<Name>, relays: Vec<RelayAddress>, tls: ClientCrypto) -> Self {
+        let mut dial = DialConfig::new(tls);
+        dial.transport = TransportConfig::relay();
+        Self {
+            relays,
+            dial,
+            session: SessionConfig::new(name.into()),
+            supervisor: SupervisorConfig::default(),
+        }
+    }
 }
 
 /// Names a node of an endpoint.
@@ -70,7 +85,7 @@ pub enum ClientConfigError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientEvent {
-    /// The address of a relay is needed: answer with [`Endpoint::resolved`](crate::Endpoint::resolved).
+    /// The address of a relay is needed that was given by name: answer with [`Endpoint::resolved`](crate::Endpoint::resolved).
     Resolve {
         /// To be named in the answer.
         attempt: Attempt,
@@ -181,7 +196,7 @@ impl ClientRole {
 
     pub(super) fn stats(&self) -> SessionStats {
         let mut stats = self.past;
-        stats.add(self.session.as_ref().map(Session::stats).unwrap_or_default());
+        stats += self.session.as_ref().map(Session::stats).unwrap_or_default();
         stats
     }
 
@@ -401,18 +416,27 @@ impl ClientRole {
     fn supervise(&mut self, quic: &mut quic::Endpoint, now: Now, event: supervisor::Event, out: &mut Out) {
         let mut actions = Vec::new();
         self.supervisor.handle(now, event, &mut actions);
+        let mut known = None;
         for action in actions {
             match action {
                 supervisor::Action::Dial { relay, attempt } => {
                     self.resolving = Some((attempt, relay));
-                    if let Some(address) = self.relay(relay) {
-                        let address = address.clone();
-                        out.push(ClientEvent::Resolve { attempt, address });
+                    let Some(address) = self.relay(relay) else { continue };
+                    match address.socket_addr() {
+                        Some(address) => known = Some((attempt, address)),
+                        None => {
+                            let address = address.clone();
+                            out.push(ClientEvent::Resolve { attempt, address });
+                        }
                     }
                 }
                 supervisor::Action::AbandonDial { attempt, .. } => self.abandon(quic, now, attempt, out),
                 supervisor::Action::Report(report) => out.push(ClientEvent::Relay(report)),
             }
+        }
+        // Last, because a dial that cannot even start comes back here.
+        if let Some((attempt, address)) = known {
+            self.resolved(quic, now, attempt, &[address], out);
         }
     }
 
@@ -534,7 +558,7 @@ impl ClientRole {
 
     fn forget_session(&mut self) {
         if let Some(session) = self.session.take() {
-            self.past.add(session.stats());
+            self.past += session.stats();
         }
     }
 

@@ -136,6 +136,10 @@ pub enum DistEvent {
         node: Atom,
         /// Which run of it; 0 if it does not tell.
         creation: u32,
+        /// What this node is called: its name, or, if it had none, the one that the other node gave it.
+        own: Atom,
+        /// Which run of this node it is.
+        own_creation: u32,
         /// What both can do.
         flags: Flags,
         /// Which end this side is.
@@ -143,6 +147,9 @@ pub enum DistEvent {
         /// Where the other node is.
         remote: SocketAddr,
     },
+    /// It is over, and messages that came before wait to be fetched: [`DistEvent::Down`] follows the last of them. Nothing
+    /// more is taken, and streams of users are gone.
+    Over(DistEnd),
     /// It is over. The last event, once every message that came before has been fetched.
     Down {
         /// The other node.
@@ -383,6 +390,43 @@ impl Endpoint {
         max: usize,
     ) -> Result<Option<Bytes>, DistStreamError> {
         self.with_dist(|role, cx| role.stream_read(cx, now, dist, stream, owner, max))
+    }
+
+    /// Reads no more of a stream: the peer is told with the code. The other direction goes on. Idempotent.
+    ///
+    /// # Errors
+    /// [`DistStreamError`].
+    pub fn dist_stream_stop(
+        &mut self,
+        now: Now,
+        dist: DistId,
+        stream: StreamId,
+        owner: Owner,
+        code: Code,
+    ) -> Result<(), DistStreamError> {
+        self.with_dist(|role, cx| {
+            role.on_stream(cx, now, dist, |users, out| users.stop(stream.get(), owner, code, out))
+        })
+    }
+
+    /// Gives up the sending direction of a stream, unless it is finished: the peer sees the code, and what has not arrived is lost.
+    /// The other direction goes on. Idempotent.
+    ///
+    /// # Errors
+    /// [`DistStreamError`].
+    pub fn dist_stream_abandon(
+        &mut self,
+        now: Now,
+        dist: DistId,
+        stream: StreamId,
+        owner: Owner,
+        code: Code,
+    ) -> Result<(), DistStreamError> {
+        self.with_dist(|role, cx| {
+            role.on_stream(cx, now, dist, |users, out| {
+                users.abandon(stream.get(), owner, code, out)
+            })
+        })
     }
 
     /// Is done with a stream: what was written arrives, nothing more is read.

@@ -252,7 +252,7 @@ impl Endpoint {
     /// Whether [`poll_event`](Self::poll_event) has something to do or to tell that a call of a method left behind. What
     /// datagrams and deadlines bring is not meant.
     pub fn has_news(&self) -> bool {
-        !self.events.is_empty() || self.rpc.has_output()
+        !self.events.is_empty() || self.rpc.has_output() || self.dist.has_output()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next; `None` when only input can bring news.

@@ -6,7 +6,7 @@ mod frames;
 mod local;
 mod role;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 
@@ -16,7 +16,7 @@ use crate::{
     quic::{self, ConnectError, ConnectionHandle, DialConfig, StreamId},
     rpc::{
         Chunk, Fault, Info, Kind, Outcome, RecvError, ReplyError, RpcConfig, SendError,
-        session::{CallId, EndReason, Incoming, OpenError, PeerHello, Request, SessionStats},
+        session::{CallId, EndReason, Incoming, OpenError, PeerHello, Request, Room, SessionStats},
     },
 };
 pub(super) use frames::is_rpc;
@@ -198,6 +198,31 @@ impl Endpoint {
     /// [`SendError`], with the chunk, which was not taken. After [`SendError::WouldBlock`], [`RpcEvent::SendReady`] tells when there is room.
     pub fn call_send(&mut self, now: Now, call: CallId, chunk: Chunk) -> Result<(), (SendError, Chunk)> {
         self.with_rpc(|rpc, cx| rpc.send(cx, now, call, chunk))
+    }
+
+    /// Sends chunks on a streaming call in one go, which costs much less than one by one if they are small. All are taken, even
+    /// if more wait to be sent than [`RpcLimits::outbox`](crate::rpc::RpcLimits::outbox) allows: whoever uses it bounds how many
+    /// there are, and begins with [`call_send`](Self::call_send), which tells whether there is room. Only on [`RpcId::LOCAL`] they are
+    /// taken one by one as far as there is.
+    ///
+    /// # Errors
+    /// [`SendError`]. The chunks that were not sent are left.
+    pub fn call_send_all(&mut self, now: Now, call: CallId, chunks: &mut VecDeque<Chunk>) -> Result<(), SendError> {
+        self.with_rpc(|rpc, cx| rpc.send_all(cx, now, call, chunks))
+    }
+
+    /// Appends the next chunks of a streaming call to `out`, as many as are there and `room` allows, at least one.
+    ///
+    /// # Errors
+    /// As [`call_recv`](Self::call_recv), with nothing appended.
+    pub fn call_recv_many(
+        &mut self,
+        now: Now,
+        call: CallId,
+        room: Room,
+        out: &mut VecDeque<Chunk>,
+    ) -> Result<(), RecvError> {
+        self.with_rpc(|rpc, cx| rpc.recv_many(cx, now, call, room, out))
     }
 
     /// The next chunk of a streaming call. Fetching makes room for more.

@@ -154,15 +154,7 @@ impl Connection<'_> {
     /// # Errors
     /// [`UnknownStream`] if there is no such stream, or it is over.
     pub fn stream(&mut self, id: StreamId) -> Result<Stream<'_>, UnknownStream> {
-        if !self.conn.streams.contains_key(&id) {
-            return Err(UnknownStream);
-        }
-        Ok(Stream {
-            conn: self.conn,
-            queues: self.queues,
-            id,
-            send_queue_limit: self.limits.send_queue,
-        })
+        Stream::of(self.conn, self.queues, self.limits, id)
     }
 
     // ----- the connection itself -----------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::DatagramEvent;
 
 use super::{
-    ConnectError, Connection, ConnectionHandle, DialConfig, EndpointConfig, EndpointStats, Event, Owner, StreamId,
-    UnknownConnection,
+    ConnectError, Connection, ConnectionHandle, DialConfig, EndpointConfig, EndpointStats, Event, Owner, Stream,
+    StreamId, UnknownConnection, UnknownStream,
     accept::Listener,
     config::ConfigError,
     conn::{Conn, Queues},
@@ -381,6 +381,15 @@ impl Endpoint {
             queues: &mut self.queues,
             limits: &self.limits,
         })
+    }
+
+    /// Borrows a stream of one of the connections.
+    ///
+    /// # Errors
+    /// [`UnknownStream`] if there is no such stream, or it is over; also if that is true of its connection.
+    pub fn stream(&mut self, conn: ConnectionHandle, stream: StreamId) -> Result<Stream<'_>, UnknownStream> {
+        let conn = self.conns.get_mut(conn).ok_or(UnknownStream)?;
+        Stream::of(conn, &mut self.queues, &self.limits, stream)
     }
 
     /// Handles of all connections that are not forgotten yet.

@@ -3,12 +3,12 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Active, ConnectionHandle, Dir, Event, Owner, StreamId, StreamStats,
+    Active, ConnectionHandle, Dir, Event, Owner, StreamId, StreamStats, UnknownStream,
     conn::{Conn, Queues, fail_queue},
     event::{code_from, code_to},
     stream_state::{RecvHalf, SendHalf, StreamState},
 };
-use crate::Code;
+use crate::{Code, Limits};
 
 /// A stream of a connection, borrowed for a few operations.
 #[derive(Debug)]
@@ -17,6 +17,26 @@ pub struct Stream<'a> {
     pub(super) queues: &'a mut Queues,
     pub(super) id: StreamId,
     pub(super) send_queue_limit: usize,
+}
+
+impl<'a> Stream<'a> {
+    /// A stream of a connection, if it is there.
+    pub(super) fn of(
+        conn: &'a mut Conn,
+        queues: &'a mut Queues,
+        limits: &Limits,
+        id: StreamId,
+    ) -> Result<Self, UnknownStream> {
+        if !conn.streams.contains_key(&id) {
+            return Err(UnknownStream);
+        }
+        Ok(Self {
+            conn,
+            queues,
+            id,
+            send_queue_limit: limits.send_queue,
+        })
+    }
 }
 
 impl Stream<'_> {
@@ -120,6 +140,34 @@ impl Stream<'_> {
             _ if read > 0 => Ok(read),
             Ok(pulled) if pulled.finished => Ok(0),
             Ok(_) => Err(ReadError::Blocked),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Hands everything that has arrived to `sink`, in order and without copying it. True behind the end of the stream; false
+    /// if more will come, which [`Event::Readable`] tells.
+    ///
+    /// # Errors
+    /// As [`read_chunk`](Self::read_chunk), but never [`ReadError::Blocked`]. What came before has been handed out.
+    pub fn read_available(&mut self, mut sink: impl FnMut(Bytes)) -> Result<bool, ReadError> {
+        let state = self.conn.streams.get(&self.id);
+        // A stream that is over may be forgotten with the last bytes that were given back.
+        let ended = state.is_some_and(|state| state.recv == RecvHalf::Finished);
+        while let Some(bytes) = self.take_unread(usize::MAX) {
+            sink(bytes);
+        }
+        if ended {
+            return Ok(true);
+        }
+        let pulled = self.pull(|chunks| {
+            while let Some(bytes) = chunks.next(usize::MAX)? {
+                sink(bytes);
+            }
+            Ok(())
+        });
+        match pulled {
+            Ok(pulled) => Ok(pulled.finished),
+            Err(ReadError::Blocked) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -41,6 +41,7 @@
 //! [`RawMessage::peek`] reads no more than what a router needs; [`signed`] turns the messages of streaming calls into the
 //! signed frames of peering connections and back.
 
+mod chunks;
 mod decode;
 mod decoder;
 mod encode;
@@ -50,6 +51,7 @@ mod message;
 mod raw;
 pub mod signed;
 
+pub(crate) use chunks::{ChunkHead, Copies};
 pub use decoder::Decoder;
 pub use encode::{encode_data_head, encode_data_head_within};
 pub use error::{Bad, EncodeError, RpcError};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use macula_proto::{
     Code,
     dist::{
-        handshake::{Failure, Standing},
+        handshake::{Failure, HandshakeConfig, Standing},
         streams::Side,
     },
     endpoint::{DistConnectError, DistEnd, DistEvent},
@@ -30,6 +30,8 @@ fn two_nodes_with_one_cookie_come_together() {
         let expected = DistEvent::Up {
             node: atom(node),
             creation: 7,
+            own: net.names[end.0].clone(),
+            own_creation: 7,
             flags: Flags::DEFAULT,
             side,
             remote: net.world.hosts[1 - end.0].address,
@@ -40,6 +42,48 @@ fn two_nodes_with_one_cookie_come_together() {
         assert_eq!(info.remote, net.world.hosts[1 - end.0].address);
         assert_eq!(net.world.hosts[end.0].endpoint.dist_nodes(), [(atom(node), end.1)]);
     }
+}
+
+#[test]
+fn a_node_without_a_name_gets_one_and_goes_by_it() {
+    let mut net = Net::with(&["h", "b@h", "c@h"], |index, config| {
+        if index == 0 {
+            config.controller.handshake = HandshakeConfig::nameless(atom("h"), "monster".into());
+        }
+    });
+    // Nobody comes in before.
+    let c = net.dial(2, 0);
+    assert_eq!(net.down((2, c)), DistEnd::Handshake(Failure::NotAllowed));
+    net.dial(0, 1);
+    let up = |_, event: &DistEvent| match event {
+        DistEvent::Up {
+            node,
+            own,
+            own_creation,
+            creation,
+            ..
+        } => Some((node.clone(), *creation, own.clone(), *own_creation)),
+        _ => None,
+    };
+    let (b, _, own, own_creation) = net.find(0, "to be up", up);
+    let (found, creation, ..) = net.find(1, "to be up", up);
+    assert_eq!(b.as_str(), "b@h");
+    assert!(own.ends_with("@h") && own.len() > 8, "{own}");
+    assert_eq!((&found, creation), (&own, own_creation));
+    // It keeps the name, whoever dials.
+    net.names[0] = own.clone();
+    net.dial(0, 2);
+    assert_eq!(net.find(2, "to be up", up).0, own);
+    assert_eq!(net.find(0, "to be up", up).2, own);
+    for host in [1, 2] {
+        assert!(net.world.hosts[host].endpoint.dist_of(own.as_str()).is_some());
+    }
+    let there = net.world.hosts[1].endpoint.dist_of(own.as_str()).unwrap();
+    let now = net.world.now;
+    net.world.hosts[1].endpoint.dist_close(now, there, Code::CLOSED);
+    net.down((1, there));
+    let there = net.dial(1, 0);
+    net.find(1, "to be up", |dist, event| up(dist, event).filter(|_| dist == there));
 }
 
 /// Dials, and says how it ended; the other side must not have heard of it.

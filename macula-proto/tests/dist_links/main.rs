@@ -1,5 +1,7 @@
 //! Distribution connections: whole endpoints on a virtual clock.
 
+#![cfg(feature = "self-signed")]
+
 mod handshake;
 mod messages;
 mod net;

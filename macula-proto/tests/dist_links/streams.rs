@@ -218,6 +218,50 @@ fn a_reset_carries_its_code_and_a_close_loses_nothing() {
 }
 
 #[test]
+fn each_direction_can_be_given_up_with_a_code() {
+    let (mut net, a, b) = Net::linked(|_, _| {});
+    net.world.hosts[1].endpoint.dist_accept_streams(b.1, B).unwrap();
+    let stream = net.open(a, A, 128).unwrap();
+    net.write(a, stream, A, b"question").unwrap();
+    net.stream_event(1, stream, UserEvent::Accepted);
+    let (stop, abandon) = (Code::new(11).unwrap(), Code::new(12).unwrap());
+    let now = net.world.now;
+    let endpoint = &mut net.world.hosts[0].endpoint;
+    endpoint.dist_stream_stop(now, a.1, stream, A, stop).unwrap();
+    assert_eq!(net.stream_event(1, stream, UserEvent::Stopped(stop)), B);
+    assert_eq!(net.read(b, stream, B).unwrap().unwrap(), "question");
+    net.write(a, stream, A, b" and more").unwrap();
+    net.stream_event(1, stream, UserEvent::Readable);
+    assert_eq!(net.read(b, stream, B).unwrap().unwrap(), " and more");
+    let now = net.world.now;
+    let endpoint = &mut net.world.hosts[0].endpoint;
+    endpoint.dist_stream_abandon(now, a.1, stream, A, abandon).unwrap();
+    assert_eq!(endpoint.dist_streams(a.1), []);
+    assert_eq!(net.stream_event(1, stream, UserEvent::Reset(abandon)), B);
+    assert_eq!(net.world.hosts[1].endpoint.dist_streams(b.1), []);
+}
+
+#[test]
+fn that_streams_are_gone_is_told_before_the_last_message_is_fetched() {
+    let (mut net, a, b) = Net::linked(|_, _| {});
+    net.try_send(a, &crate::net::numbered(1), 0).unwrap();
+    assert!(net.world.hosts[0].endpoint.has_news(), "it is to be written");
+    net.find(1, "a message", |_, event| (*event == DistEvent::Readable).then_some(()));
+    let now = net.world.now;
+    net.world.hosts[0].endpoint.dist_close(now, a.1, Code::CLOSED);
+    net.find(1, "the end", |dist, event| {
+        (dist == b.1 && matches!(event, DistEvent::Over(_))).then_some(())
+    });
+    assert!(net.rest(b).iter().all(|event| !matches!(event, DistEvent::Down { .. })));
+    assert!(net.recv(b).is_some());
+    assert_eq!(net.recv(b), None);
+    net.down(b);
+    // Where there is nothing to be fetched, one word is enough.
+    net.down(a);
+    assert!(net.rest(a).iter().all(|event| !matches!(event, DistEvent::Over(_))));
+}
+
+#[test]
 fn the_more_urgent_stream_arrives_first() {
     let (mut net, a, b) = Net::linked(|_, config| {
         config.controller.net_tick = None;

@@ -176,16 +176,6 @@ impl World {
                 continue;
             }
             while let Some(event) = self.hosts[index].endpoint.poll_event(self.now) {
-                if let Event::Client {
-                    client,
-                    event: ClientEvent::Resolve { attempt, address },
-                } = &event
-                {
-                    let address: SocketAddr = address.to_string().parse().unwrap();
-                    let endpoint = &mut self.hosts[index].endpoint;
-                    endpoint.resolved(self.now, *client, *attempt, &[address]).unwrap();
-                    continue;
-                }
                 self.hosts[index].events.push(event);
             }
             self.transmit(index);

@@ -1,10 +1,11 @@
-/// `[--json] [--rounds N] [--only WORDS]`. Without `--bench` (as `cargo test --benches` runs it) or with `--test` there is one
+/// `[--json] [--rounds N] [--only WORDS] [--with WORDS]`. Without `--bench` (as `cargo test --benches` runs it) or with `--test` there is one
 /// tiny round, which only shows that everything works.
 pub(crate) struct Arguments {
     pub(crate) quick: bool,
     pub(crate) json: bool,
     pub(crate) rounds: usize,
     only: Vec<String>,
+    with: Vec<String>,
 }
 
 impl Arguments {
@@ -15,6 +16,7 @@ impl Arguments {
             json: false,
             rounds: 7,
             only: Vec::new(),
+            with: Vec::new(),
         };
         let mut test = false;
         let mut arguments = std::env::args().skip(1);
@@ -25,6 +27,7 @@ impl Arguments {
                 "--json" => read.json = true,
                 "--rounds" => read.rounds = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(read.rounds),
                 "--only" => read.only.extend(arguments.next()),
+                "--with" => read.with.extend(arguments.next()),
                 _ => {}
             }
         }
@@ -33,6 +36,13 @@ impl Arguments {
         read
     }
 
+    /// Whether a contender takes part.
+    #[allow(dead_code, reason = "each benchmark uses its share")]
+    pub(crate) fn takes(&self, name: &str) -> bool {
+        self.with.is_empty() || self.with.iter().any(|words| name.contains(words.as_str()))
+    }
+
+    /// Whether a case is measured.
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|words| name.contains(words.as_str()))
     }

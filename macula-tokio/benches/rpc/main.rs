@@ -1,6 +1,8 @@
 //! Streaming RPC beside tonic over TLS and bare quinn streams.
 //!
-//! `cargo bench -p macula-tokio --bench rpc [-- --json] [--rounds N] [--only WORDS]`
+//! `cargo bench -p macula-tokio --bench rpc [-- --json] [--rounds N] [--only WORDS] [--with WORDS]`
+//!
+//! With `--with`, only contenders with these words in their names run, in which case nothing is compared.
 //!
 //! Client and server run in one process, each on a thread with a current-thread runtime, and one connection is between them.
 //!
@@ -50,12 +52,10 @@ struct Contender {
     client: Box<dyn Client>,
 }
 
+type Start = Boxed<Result<Box<dyn Client>>>;
+
 impl Contender {
-    fn new<F: Future<Output = Result<Box<dyn Client>>>>(
-        name: &'static str,
-        credentials: &Credentials,
-        start: fn(Credentials) -> F,
-    ) -> Result<Self> {
+    fn new(name: &'static str, credentials: &Credentials, start: fn(Credentials) -> Start) -> Result<Self> {
         let runtime = runtime()?;
         let client = runtime.block_on(start(credentials.clone()))?;
         Ok(Self { name, runtime, client })
@@ -65,6 +65,16 @@ impl Contender {
 pub(crate) fn runtime() -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
+
+/// The first and the third are what the others are compared with.
+const ALL: [(&str, fn(Credentials) -> Start); 6] = [
+    ("tonic, TLS", |c| Box::pin(tonic_calls::one_by_one(c))),
+    ("tonic, TLS, all at once", |c| Box::pin(tonic_calls::at_once(c))),
+    ("quinn streams", |c| Box::pin(quinn_streams::start(c))),
+    ("ours, stream per call", |c| Box::pin(ours::per_call(c))),
+    ("ours, shared stream", |c| Box::pin(ours::shared(c))),
+    ("ours, signed frames", |c| Box::pin(ours::signed(c))),
+];
 
 /// What is measured.
 struct Case {
@@ -161,14 +171,12 @@ fn main() -> Result<()> {
         ..SelfSigned::default()
     };
     let credentials = Credentials::self_signed(&macula_tokio::entropy()?, &content)?;
-    let contenders = [
-        Contender::new("tonic, TLS", &credentials, tonic_calls::one_by_one)?,
-        Contender::new("tonic, TLS, all at once", &credentials, tonic_calls::at_once)?,
-        Contender::new("quinn streams", &credentials, quinn_streams::start)?,
-        Contender::new("ours, stream per call", &credentials, ours::per_call)?,
-        Contender::new("ours, shared stream", &credentials, ours::shared)?,
-        Contender::new("ours, signed frames", &credentials, ours::signed)?,
-    ];
+    let mut contenders = Vec::new();
+    for (name, start) in ALL {
+        if arguments.takes(name) {
+            contenders.push(Contender::new(name, &credentials, start)?);
+        }
+    }
     if !arguments.json {
         println!(
             "RPC, one connection, a thread for each end, medians of {} rounds in turn.\n",
@@ -193,7 +201,12 @@ fn main() -> Result<()> {
 
 fn report(case: &Case, contenders: &[Contender], figures: &[Vec<f64>], arguments: &Arguments) {
     let medians: Vec<f64> = figures.iter().map(|figures| median(figures)).collect();
-    let [tonic, _, quinn, ..] = medians[..] else { return };
+    // Without them there is nothing to compare with.
+    let [tonic, quinn] = if let [tonic, _, quinn, _, ..] = medians[..] {
+        [tonic, quinn]
+    } else {
+        [f64::NAN; 2]
+    };
     let ratio = |figure: f64, other: f64| if case.rate { figure / other } else { other / figure };
     if !arguments.json {
         println!("{:24} {:>9} {:>9} {:>14}", case.name, "to tonic", "to quinn", case.unit);

@@ -12,6 +12,7 @@ use macula_proto::{
 
 use super::{
     beam::args::BeamArgs,
+    dist::args::DistArgs,
     inspect::{Format, HexBytes},
     peer::args::PeerArgs,
     rpc::args::RpcArgs,
@@ -72,6 +73,8 @@ pub(crate) enum Command {
     Peer(PeerArgs),
     /// Offer procedures or call them, with streams of chunks in either or both directions
     Rpc(RpcArgs),
+    /// Be a node among Erlang nodes, over QUIC or TCP
+    Dist(DistArgs),
     /// Make and show the key files that nodes are known by
     Key(KeyArgs),
     /// Look into captured bytes, or make bytes of what was looked at

@@ -1,6 +1,6 @@
-//! Figures of a relay for Prometheus.
+//! Figures for Prometheus: of a relay, and how any others are served.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -25,11 +25,15 @@ use prometheus_client::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
+    task::JoinHandle,
 };
 
 use super::{
     backend::{RelayHandle, RelaySnapshot},
+    events::{Event, Events},
+    outcome::Failure,
     report, router_report,
+    values::HostPort,
 };
 
 /// Scrapers served at once; more wait.
@@ -37,13 +41,33 @@ const SCRAPERS: usize = 16;
 /// Time for one request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Listens for scrapers.
-pub(crate) async fn bind(addrs: &[SocketAddr]) -> io::Result<TcpListener> {
-    TcpListener::bind(addrs).await
+/// Something that can be told in figures.
+pub(crate) trait Figures: Send + Sync + 'static {
+    /// All of them as they are now, in the text format of Prometheus.
+    fn text(&self) -> impl Future<Output = String> + Send;
 }
 
-/// Serves figures for ever.
-pub(crate) async fn serve<R: RelayHandle>(listener: TcpListener, relay: Arc<R>) {
+/// Those of a relay.
+pub(crate) struct OfRelay<R>(pub(crate) Arc<R>);
+
+impl<R: RelayHandle> Figures for OfRelay<R> {
+    async fn text(&self) -> String {
+        text("macula_relay", Snapshot(self.0.snapshot().await))
+    }
+}
+
+/// Listens for scrapers, tells where, and serves them until the task is aborted.
+pub(crate) async fn open(at: &HostPort, figures: impl Figures, events: &Events) -> Result<JoinHandle<()>, Failure> {
+    let failed = |error| Failure::failed("metrics", format_args!("cannot listen on {at}: {error}"));
+    let addresses = at.resolve().await.map_err(failed)?;
+    let listener = TcpListener::bind(&addresses[..]).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    let url = format!("http://{addr}/metrics");
+    events.tell(&Event::Metrics { url });
+    Ok(tokio::spawn(serve(listener, Arc::new(figures))))
+}
+
+async fn serve(listener: TcpListener, figures: Arc<impl Figures>) {
     let places = Arc::new(Semaphore::new(SCRAPERS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
@@ -51,9 +75,9 @@ pub(crate) async fn serve<R: RelayHandle>(listener: TcpListener, relay: Arc<R>) 
         };
         match listener.accept().await {
             Ok((tcp, _)) => {
-                let relay = relay.clone();
+                let figures = figures.clone();
                 tokio::spawn(async move {
-                    let _ = tokio::time::timeout(PATIENCE, answer(tcp, &*relay)).await;
+                    let _ = tokio::time::timeout(PATIENCE, answer(tcp, &*figures)).await;
                     drop(place);
                 });
             }
@@ -65,9 +89,9 @@ pub(crate) async fn serve<R: RelayHandle>(listener: TcpListener, relay: Arc<R>) 
     }
 }
 
-async fn answer<R: RelayHandle>(tcp: TcpStream, relay: &R) {
+async fn answer(tcp: TcpStream, figures: &impl Figures) {
     let service =
-        service_fn(|request: Request<Incoming>| async move { Ok::<_, Infallible>(respond(&request, relay).await) });
+        service_fn(|request: Request<Incoming>| async move { Ok::<_, Infallible>(respond(&request, figures).await) });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
@@ -80,11 +104,11 @@ async fn answer<R: RelayHandle>(tcp: TcpStream, relay: &R) {
     }
 }
 
-async fn respond<R: RelayHandle>(request: &Request<Incoming>, relay: &R) -> Response<Full<Bytes>> {
+async fn respond(request: &Request<Incoming>, figures: &impl Figures) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            (StatusCode::OK, kind, text(relay.snapshot().await))
+            (StatusCode::OK, kind, figures.text().await)
         }
         (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "use GET\n".to_owned()),
         _ => (
@@ -101,10 +125,10 @@ async fn respond<R: RelayHandle>(request: &Request<Incoming>, relay: &R) -> Resp
     response
 }
 
-/// Everything in the text format of Prometheus.
-fn text(snapshot: RelaySnapshot) -> String {
-    let mut registry = Registry::with_prefix("macula_relay");
-    registry.register_collector(Box::new(Snapshot(snapshot)));
+/// Everything that is collected, in the text format of Prometheus.
+pub(crate) fn text(prefix: &str, figures: impl Collector) -> String {
+    let mut registry = Registry::with_prefix(prefix);
+    registry.register_collector(Box::new(figures));
     let mut out = String::new();
     // Writing into a string does not fail.
     let _ = encode(&mut out, &registry);
@@ -248,16 +272,26 @@ fn routing(out: &mut DescriptorEncoder<'_>, status: &RouterStatus, stats: &Route
     Ok(())
 }
 
-fn count(number: usize) -> u64 {
+pub(crate) fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), std::fmt::Error> {
+pub(crate) fn gauge(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), std::fmt::Error> {
     let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
     metric.encode(out.encode_descriptor(name, help, None, metric.metric_type())?)
 }
 
-fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), std::fmt::Error> {
+pub(crate) fn counter(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), std::fmt::Error> {
     let metric = ConstCounter::new(value);
     metric.encode(out.encode_descriptor(name, help, None, metric.metric_type())?)
 }
@@ -271,7 +305,7 @@ mod tests {
 
     #[test]
     fn figures_are_named_and_real() {
-        let text = text(report::tests::snapshot());
+        let text = text("macula_relay", Snapshot(report::tests::snapshot()));
         for line in [
             "# HELP macula_relay_tunnels Open tunnels",
             "# TYPE macula_relay_tunnels gauge",
@@ -298,7 +332,7 @@ mod tests {
     fn figures_of_the_router_are_there_if_it_is() {
         let mut snapshot = report::tests::snapshot();
         snapshot.router = Some(router_report::tests::figures());
-        let text = text(snapshot);
+        let text = text("macula_relay", Snapshot(snapshot));
         for line in [
             "macula_relay_router_procedures 2",
             "macula_relay_router_streams 3",
@@ -320,9 +354,9 @@ mod tests {
             router: None,
         };
         let relay = Arc::new(memory::Memory::default().relay(options).await.unwrap());
-        let listener = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve(listener, relay));
+        let serving = tokio::spawn(serve(listener, Arc::new(OfRelay(relay))));
         for (request, first, part) in [
             ("GET /metrics", "HTTP/1.1 200 OK", "macula_relay_tunnels 0\n"),
             ("GET /", "HTTP/1.1 404 Not Found", "figures are at /metrics"),

@@ -6,6 +6,7 @@ mod args;
 mod backend;
 mod beam;
 mod demo;
+mod dist;
 mod events;
 mod expose;
 mod forward;
@@ -17,6 +18,7 @@ mod metrics;
 mod network;
 mod node;
 mod outcome;
+mod output;
 #[cfg(test)]
 mod pages;
 mod peer;
@@ -89,6 +91,7 @@ async fn run<B: Backend>(backend: &B, command: Command, events: &Events) -> Outc
         Command::Demo(args) => demo::run(backend, args, events, signals).await,
         Command::Peer(args) => peer::run(args.command, events, signals).await,
         Command::Rpc(args) => rpc::run(args.command, events, signals).await,
+        Command::Dist(args) => dist::run(args.command, events, signals).await,
         Command::Key(args) => key::run(args.command, events, signals).await,
         Command::Inspect(_) | Command::Completions(_) => Ok(()),
     }

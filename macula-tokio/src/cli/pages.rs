@@ -11,7 +11,7 @@ use super::{
 };
 use macula_proto::tunnel::relay::NodeLimits;
 
-const PAGES: [(&str, &str); 7] = [
+const PAGES: [(&str, &str); 8] = [
     ("README.md", include_str!("../../../README.md")),
     ("docs/beam.md", include_str!("../../../docs/beam.md")),
     ("docs/embedding.md", include_str!("../../../docs/embedding.md")),
@@ -19,6 +19,7 @@ const PAGES: [(&str, &str); 7] = [
     ("docs/relay.md", include_str!("../../../docs/relay.md")),
     ("docs/rpc.md", include_str!("../../../docs/rpc.md")),
     ("docs/tokio.md", include_str!("../../../docs/tokio.md")),
+    ("docs/dist.md", include_str!("../../../docs/dist.md")),
 ];
 
 /// The words of all command lines of ours: those in blocks, with or without a prompt, and those in running text that have

@@ -118,7 +118,7 @@ impl Offices {
         events: &Events,
     ) -> Result<Self, Failure> {
         let metrics = match &settings.metrics {
-            Some(at) => Some(open_metrics(at, relay, events).await?),
+            Some(at) => Some(metrics::open(at, metrics::OfRelay(relay.clone()), events).await?),
             None => None,
         };
         let (ask, drain) = mpsc::channel(1);
@@ -149,21 +149,6 @@ impl Offices {
             let _ = admin.await;
         }
     }
-}
-
-async fn open_metrics<R: RelayHandle>(
-    at: &HostPort,
-    relay: &Arc<R>,
-    events: &Events,
-) -> Result<JoinHandle<()>, Failure> {
-    let failed = |error| Failure::failed("metrics", format_args!("cannot listen on {at}: {error}"));
-    let listener = metrics::bind(&at.resolve().await.map_err(failed)?)
-        .await
-        .map_err(failed)?;
-    let addr = listener.local_addr().map_err(failed)?;
-    let url = format!("http://{addr}/metrics");
-    events.tell(&Event::Metrics { url });
-    Ok(tokio::spawn(metrics::serve(listener, relay.clone())))
 }
 
 fn open_admin(settings: &Admin) -> Result<Option<(PathBuf, AdminServer)>, Failure> {

@@ -8,6 +8,8 @@ use macula_proto::tunnel::Name;
 pub(crate) const RELAY_PORT: u16 = 4434;
 /// UDP port of a peer when none is given.
 pub(crate) const PEER_PORT: u16 = 4433;
+/// Port of a name server when none is given.
+const DNS_PORT: u16 = 53;
 /// Longest name of a node, in bytes.
 const LONGEST_NAME: usize = 255;
 
@@ -59,6 +61,11 @@ pub(crate) fn relay_address(text: &str) -> Result<HostPort, String> {
 /// As [`relay_address`], for port 4433.
 pub(crate) fn peer_address(text: &str) -> Result<HostPort, String> {
     udp_address(text, "a peer", PEER_PORT)
+}
+
+/// `HOST:PORT`, `[V6]:PORT`, or a host alone for port 53.
+pub(crate) fn dns_address(text: &str) -> Result<HostPort, String> {
+    host_port(text, Some(DNS_PORT))
 }
 
 fn udp_address(text: &str, what: &str, port: u16) -> Result<HostPort, String> {

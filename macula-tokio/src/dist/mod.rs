@@ -1,7 +1,7 @@
 //! Erlang nodes on tokio: a Rust program as a member of a cluster.
 //!
 //! A [`Node`] has a name and a cookie, listens for other nodes and connects to them, over the TCP connections that Erlang nodes
-//! make by themselves, or over any stream of bytes. Its processes are [mailboxes](Mailbox).
+//! make by themselves, over any stream of bytes, or over QUIC. Its processes are [mailboxes](Mailbox).
 //!
 //! ```
 //! use macula_tokio::dist::{Node, NodeConfig, Signal, atom};
@@ -26,168 +26,24 @@
 //!
 //! The node says in the handshake that it is hidden, as C nodes do, so that Erlang's `global` leaves it alone: it is listed by
 //! `nodes(hidden)`.
+//!
+//! Over QUIC there are streams of bytes beside the messages ([`DistStream`]), and the sessions of earlier connections are resumed; see
+//! [`Node::bind_quic`]. [`Endpoint`](crate::Endpoint) has the connections themselves, for programs that bring their own protocol:
+//! [`serve_dist`](macula_driver::Endpoint::serve_dist), [`connect_dist`](macula_driver::Endpoint::connect_dist) and
+//! [`accept_dist`](macula_driver::Endpoint::accept_dist).
 
-mod carrier;
-mod connection;
+pub mod discovery;
 pub mod epmd;
-mod mailbox;
 mod node;
-mod shared;
 
-use std::{fmt, io, time::Duration};
-
-use macula_proto::{
-    dist::handshake::Failure,
-    wire::{
-        dist::{Flags, handshake::Cookie},
-        etf::{Atom, AtomTooLong},
+pub use macula_driver::dist::{
+    ControllerConfig, ControllerStats, DialError, DistAcceptor, DistConfig, DistConnection, DistEnd, DistId, DistInfo,
+    DistRecvStream, DistSendStream, DistStat, DistStream, Failure, HandshakeConfig, LinkState, Owner, Priority,
+    SendError, Side, StreamError, UserStream,
+    node::{
+        Admission, Atom, ByteReader, ByteWriter, Call, CallError, CommandError, ConnectError, DownReason, Events,
+        Mailbox, NodeConfig, NodeEvent, NodeLimits, NodeStats, Pid, QuicConfig, QuicLink, Reference, RegisterError,
+        Signal, Target, Tasks, Term, atom,
     },
 };
-
-pub use macula_proto::{
-    dist::node::{Call, CommandError, NodeLimits, NodeStats, RegisterError, Signal, Target},
-    wire::etf::{Pid, Reference, Term},
-};
-pub use mailbox::Mailbox;
-pub use node::{Events, Node};
-
-/// Who a node is.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct NodeConfig {
-    /// Its name: `name@host`.
-    pub name: String,
-    /// What all nodes of a cluster know, and nobody else. Who can read the connections can try cookies.
-    pub cookie: Cookie,
-    /// What it says it can do. Default: all that this implementation can, as a hidden node, but for the atom cache and fragments
-    /// ([`Flags::DIST_HDR_ATOM_CACHE`], [`Flags::FRAGMENTS`]), which may be added.
-    pub flags: Flags,
-    /// A node is taken for dead when nothing has come for this long; a tick is sent every quarter of it. It has to be about the same on
-    /// all nodes. Default 60 s, as on OTP nodes.
-    pub net_ticktime: Duration,
-    /// How long a connection and its handshake may take. Default 7 s, as on OTP nodes.
-    pub setup_time: Duration,
-    /// Connections at once, those in their handshake included; more are not accepted. Default 1,024.
-    pub connections: usize,
-    /// What processes and connections may cost.
-    pub limits: NodeLimits,
-}
-
-impl NodeConfig {
-    /// With the defaults for everything else.
-    pub fn new(name: impl Into<String>, cookie: impl AsRef<[u8]>) -> Self {
-        Self {
-            name: name.into(),
-            cookie: Cookie::new(cookie),
-            flags: Flags::DEFAULT,
-            net_ticktime: Duration::from_secs(60),
-            setup_time: Duration::from_secs(7),
-            connections: 1024,
-            limits: NodeLimits::default(),
-        }
-    }
-}
-
-/// The atom of a text.
-///
-/// # Errors
-/// [`AtomTooLong`] above 255 characters.
-pub fn atom(text: impl AsRef<str>) -> Result<Atom, AtomTooLong> {
-    Atom::new(text)
-}
-
-/// A node came or went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NodeEvent {
-    /// There is a connection with it.
-    Up(Atom),
-    /// There is none any more.
-    Down(Atom, DownReason),
-    /// So many events came while nobody took them, and are lost.
-    Missed(u64),
-}
-
-/// Why a connection has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DownReason {
-    /// Either side closed it.
-    Closed,
-    /// Nothing came for the net tick time.
-    NetTickTimeout,
-    /// Another connection with the same node took its place.
-    Replaced,
-    /// It failed.
-    Lost(io::ErrorKind),
-}
-
-impl fmt::Display for DownReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed => f.write_str("closed"),
-            Self::NetTickTimeout => f.write_str("nothing came for the net tick time"),
-            Self::Replaced => f.write_str("replaced by another connection"),
-            Self::Lost(kind) => write!(f, "lost: {kind}"),
-        }
-    }
-}
-
-/// Why there is no connection with a node.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The name is none for a node.
-    Name,
-    /// It cannot be reached.
-    Io(io::Error),
-    /// The handshake failed. Another cookie shows as [`Failure::Lost`] on the side that dials, because the other one says nothing.
-    Handshake(Failure),
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name => f.write_str("not the name of a node"),
-            Self::Io(error) => error.fmt(f),
-            Self::Handshake(failure) => failure.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ConnectError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Name => None,
-            Self::Io(error) => Some(error),
-            Self::Handshake(failure) => Some(failure),
-        }
-    }
-}
-
-/// Why a call has no answer.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum CallError {
-    /// The request could not be sent.
-    Send(CommandError),
-    /// The process has ended, was not there, or the connection is lost: the reason as Erlang gives it.
-    Down(Term),
-}
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Send(error) => error.fmt(f),
-            Self::Down(reason) => write!(f, "the process is gone: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for CallError {}
-
-impl From<CommandError> for CallError {
-    fn from(error: CommandError) -> Self {
-        Self::Send(error)
-    }
-}
+pub use node::Node;

@@ -33,7 +33,6 @@ struct State {
     drained: bool,
     reset: Option<Code>,
     stopped: Option<Code>,
-    lost: bool,
     wakers: Vec<Waker>,
 }
 
@@ -63,24 +62,9 @@ pub(crate) struct PipeRecv(Shared);
 #[derive(Debug)]
 pub(crate) struct PipeSend(Shared);
 
-impl PipeSend {
-    /// As if the connection below were lost.
-    pub(crate) fn lose(&self) {
-        self.0.change(|state| state.lost = true);
-    }
-
-    /// The code with which the peer stopped this direction.
-    pub(crate) fn stopped(&self) -> Option<Code> {
-        self.0.lock().stopped
-    }
-}
-
 impl AsyncRead for PipeRecv {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.lock();
-        if state.lost {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-        }
         if let Some(code) = state.reset {
             return Poll::Ready(Err(StreamReset(code).into()));
         }
@@ -114,9 +98,6 @@ impl Drop for PipeRecv {
 impl AsyncWrite for PipeSend {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.0.lock();
-        if state.lost {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-        }
         if let Some(code) = state.stopped {
             return Poll::Ready(Err(StreamReset(code).into()));
         }

@@ -41,6 +41,11 @@ fn the_calls_page_serves_and_calls() {
 }
 
 #[test]
+fn the_erlang_page_is_a_node() {
+    play("docs/dist.md", 3);
+}
+
+#[test]
 fn the_beam_page_makes_a_cluster() {
     let aliases = TcpListener::bind("127.1.2.3:0").is_ok();
     if has("erl", &["-noshell", "-eval", "halt(0)."]) && (aliases || skip("addresses in 127.0.0.0/8 cannot be used")) {

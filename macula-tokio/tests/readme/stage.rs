@@ -58,6 +58,7 @@ impl Stage {
             ("macula relay ", format!("macula relay --listen {relay} ")),
             ("[::]:4433", peer.clone()),
             ("alice.example", peer.clone()),
+            ("=left.example:4433", format!("={peer}")),
             ("macula peer listen ", format!("macula peer listen --listen {peer} ")),
             (
                 "macula rpc serve --self-signed",
@@ -196,6 +197,7 @@ impl Actor {
             ["macula", "relay" | "expose" | "forward" | "beam", ..]
                 | ["macula", "peer", "listen", ..]
                 | ["macula", "rpc", "serve", ..]
+                | ["macula", "dist", "node", ..]
                 | ["erl", ..]
         );
         Self {

@@ -158,6 +158,9 @@ impl Controller {
     /// Up to `room` bytes to be written on a stream of this side, or `None` when there is nothing for now. During the handshake
     /// each piece for the control stream has to leave in a packet of its own.
     pub fn poll_output(&mut self, now: Now, purpose: Purpose, room: usize, actions: &mut Vec<Action>) -> Option<Bytes> {
+        if matches!(self.state, State::Over) {
+            return None;
+        }
         let piece = match purpose {
             Purpose::Control => self.lane.poll_output(now, room),
             Purpose::Data(slot) => {
@@ -268,12 +271,16 @@ impl Controller {
 
     fn finished(&mut self, now: Now, stream: u64, actions: &mut Vec<Action>) {
         match StreamClass::of(stream) {
+            StreamClass::User(_) => self.users.peer_finished(stream),
+            // Who leaves expects nothing more.
+            _ if matches!(self.state, State::Leaving(_)) => {}
             StreamClass::Control if self.established.is_none() => self.lane(now, control::Event::Ended, actions),
+            // Nothing is ever sent in the other direction of this side's own streams.
+            StreamClass::Data(side, _) if side == self.side => {}
             // The peer leaves in good order, and closes the connection when everything has arrived.
             StreamClass::Control | StreamClass::Data(..) => {
                 self.peer_leaves.get_or_insert(now.mono + 2 * self.config.drain);
             }
-            StreamClass::User(_) => self.users.peer_finished(stream),
             StreamClass::Unknown => {}
         }
     }
@@ -281,11 +288,6 @@ impl Controller {
     /// One direction of a stream was given up by the peer: its own, or (`stopped`) this side's.
     fn cut(&mut self, now: Now, stream: u64, code: Code, stopped: bool, actions: &mut Vec<Action>) {
         match StreamClass::of(stream) {
-            _ if stopped && matches!(self.state, State::Leaving(_)) => self.delivered(stream, actions),
-            StreamClass::Control => self.lane(now, control::Event::Ended, actions),
-            StreamClass::Data(side, slot) if stopped == (side == self.side) => {
-                self.pool(now, pool::Event::Ended(slot), actions);
-            }
             StreamClass::User(_) => self.with_users(actions, |users, out| {
                 if stopped {
                     users.peer_stopped(stream, code, out);
@@ -293,6 +295,16 @@ impl Controller {
                     users.peer_reset(stream, code, out);
                 }
             }),
+            // Who leaves expects nothing more, and what the peer does not want needs not arrive.
+            _ if matches!(self.state, State::Leaving(_)) => {
+                if stopped {
+                    self.delivered(stream, actions);
+                }
+            }
+            StreamClass::Control => self.lane(now, control::Event::Ended, actions),
+            StreamClass::Data(side, slot) if stopped == (side == self.side) => {
+                self.pool(now, pool::Event::Ended(slot), actions);
+            }
             StreamClass::Data(..) | StreamClass::Unknown => {}
         }
     }
@@ -356,10 +368,12 @@ impl Controller {
             match action {
                 pool::Action::OpenStream(slot) => actions.push(Action::Open(Purpose::Data(slot))),
                 pool::Action::Writable(slot) => actions.push(Action::Writable(Purpose::Data(slot))),
-                pool::Action::Congested => actions.push(Action::Congested),
+                pool::Action::Congested if matches!(self.state, State::Up) => actions.push(Action::Congested),
                 pool::Action::SendReady if matches!(self.state, State::Up) => actions.push(Action::SendReady),
-                pool::Action::SendReady => {}
+                pool::Action::Congested | pool::Action::SendReady => {}
                 pool::Action::Messages => actions.push(Action::Messages),
+                // Messages are taken after the end as well, but nothing more is read.
+                pool::Action::Readable if matches!(self.state, State::Over) => {}
                 pool::Action::Readable => actions.push(Action::Read),
                 pool::Action::Failed(fault) => self.end(fault.into(), Some(fault.code()), actions),
             }
@@ -372,10 +386,17 @@ impl Controller {
         self.established = Some(established.clone());
         actions.push(Action::Up(established));
         self.ticker.next = self.config.net_tick.map(|time| now.mono + time / QUARTERS);
+        if self.pool.is_congested() {
+            actions.push(Action::Congested);
+        }
         self.pool(now, pool::Event::Up, actions);
         self.lane(now, control::Event::Up, actions);
         if !rest.is_empty() {
             self.lane(now, control::Event::Received(rest), actions);
+        }
+        // Something else than ticks was behind the handshake.
+        if matches!(self.state, State::Over) {
+            return;
         }
         self.with_users(actions, |users, out| users.up(out));
         // What was left unread for its size can be read now.
@@ -432,7 +453,10 @@ impl Controller {
         let code = failure.code();
         let has_words = matches!(
             failure,
-            Failure::TurnedAway(Decision::Nok | Decision::NotAllowed) | Failure::Name(_) | Failure::Alive
+            Failure::TurnedAway(Decision::Nok | Decision::NotAllowed)
+                | Failure::Name(_)
+                | Failure::Flags { .. }
+                | Failure::Alive
         );
         let reason = match failure {
             Failure::Aborted => EndReason::Displaced,

@@ -28,6 +28,10 @@ pub struct Handshake {
     state: State,
     /// The number that the peer has to prove itself with.
     challenge: u32,
+    /// The name that a node without one is given, and which run of it that is: two random numbers.
+    gift: (u64, u32),
+    /// What this node is called here.
+    own: (Atom, u32),
     peer: Option<Peer>,
     /// Bytes not looked at yet.
     held: BytesMut,
@@ -51,18 +55,23 @@ enum State {
     AwaitAck,
     // Acceptor.
     AwaitName,
-    /// `old`: the name was of the old form.
-    AwaitStanding {
-        old: bool,
-    },
-    AwaitAlive {
-        old: bool,
-    },
+    AwaitStanding(Caller),
+    AwaitAlive(Caller),
     AwaitComplement,
     AwaitReply,
     // Either.
     Up,
     Failed,
+}
+
+/// How a node that calls has said its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Named,
+    /// In the old form, which leaves out something that comes later.
+    Old,
+    /// It has none.
+    Nameless,
 }
 
 impl Handshake {
@@ -75,10 +84,13 @@ impl Handshake {
         };
         Self {
             parser: Parser::new(peer_side, config.carrier),
+            own: (config.name.clone(), config.creation),
             config,
             role,
             state: State::Fresh,
             challenge: u32::from_be_bytes(rng.bytes()),
+            // The lowest creations mean something else on old nodes.
+            gift: (u64::from_be_bytes(rng.bytes()), u32::from_be_bytes(rng.bytes()).max(4)),
             peer: None,
             held: BytesMut::new(),
             deadline: None,
@@ -172,7 +184,7 @@ impl Handshake {
     fn is_listening(&self) -> bool {
         !matches!(
             self.state,
-            State::Fresh | State::AwaitWanted | State::AwaitStanding { .. } | State::Up | State::Failed
+            State::Fresh | State::AwaitWanted | State::AwaitStanding(_) | State::Up | State::Failed
         )
     }
 
@@ -188,21 +200,23 @@ impl Handshake {
                 }
             }
             (State::AwaitName, Message::Name(Name { flags, creation, name })) => {
-                self.named(Peer { name, creation, flags }, false, actions);
+                let caller = if flags.contains(Flags::NAME_ME) {
+                    Caller::Nameless
+                } else {
+                    Caller::Named
+                };
+                self.named(Peer { name, creation, flags }, caller, actions);
             }
             (State::AwaitName, Message::OldName(OldName { flags, name })) => {
-                self.named(
-                    Peer {
-                        name,
-                        creation: 0,
-                        flags,
-                    },
-                    true,
-                    actions,
-                );
+                let peer = Peer {
+                    name,
+                    creation: 0,
+                    flags,
+                };
+                self.named(peer, Caller::Old, actions);
             }
-            (State::AwaitAlive { old }, Message::Status(Status::True)) => self.send_challenge(old, actions),
-            (State::AwaitAlive { .. }, Message::Status(Status::False)) => self.fail(Failure::Alive, actions),
+            (State::AwaitAlive(caller), Message::Status(Status::True)) => self.send_challenge(caller, actions),
+            (State::AwaitAlive(_), Message::Status(Status::False)) => self.fail(Failure::Alive, actions),
             (State::AwaitComplement, Message::Complement(complement)) => self.complement(complement, actions),
             (State::AwaitReply, Message::Reply(reply)) => self.reply(&reply, input, actions),
             (_, message) => self.fail(Failure::Unexpected(message.kind()), actions),
@@ -210,18 +224,25 @@ impl Handshake {
     }
 
     fn status(&mut self, status: Status, actions: &mut Vec<Action>) {
+        let nameless = self.config.is_nameless();
         match status {
-            Status::Ok | Status::OkSimultaneous => self.state = State::AwaitChallenge,
-            Status::Alive => {
+            Status::Nok => self.fail(Failure::Nok, actions),
+            Status::NotAllowed => self.fail(Failure::NotAllowed, actions),
+            Status::Ok | Status::OkSimultaneous if !nameless => self.state = State::AwaitChallenge,
+            Status::Alive if !nameless => {
                 self.state = State::AwaitWanted;
                 actions.push(Action::AskWanted);
             }
-            Status::Nok => self.fail(Failure::Nok, actions),
-            Status::NotAllowed => self.fail(Failure::NotAllowed, actions),
-            // This node has a name.
-            Status::Named { .. } | Status::True | Status::False => {
-                self.fail(Failure::Unexpected("status"), actions);
+            Status::Named { name, creation } if nameless => {
+                let host = parts(&name).map(|(_, host)| host);
+                if host != Some(self.config.name.as_str()) {
+                    return self.fail(Failure::GivenName(name), actions);
+                }
+                self.own = (name, creation);
+                self.state = State::AwaitChallenge;
             }
+            // Who asks for a name needs one, and who has one is called by no other.
+            _ => self.fail(Failure::Unexpected("status"), actions),
         }
     }
 
@@ -251,7 +272,7 @@ impl Handshake {
             let expected = peer.clone();
             return self.fail(Failure::OtherNode { expected, found: name }, actions);
         }
-        if !self.accept_flags(Peer { name, creation, flags }, Flags::NONE, actions) {
+        if !self.has_flags(&Peer { name, creation, flags }, Flags::NONE, actions) {
             return;
         }
         let digest = Digest::of(&self.config.cookie, challenge);
@@ -265,30 +286,60 @@ impl Handshake {
         self.state = State::AwaitAck;
     }
 
-    fn named(&mut self, peer: Peer, old: bool, actions: &mut Vec<Action>) {
-        let name = peer.name.clone();
+    fn named(&mut self, peer: Peer, caller: Caller, actions: &mut Vec<Action>) {
+        let told = peer.name.clone();
         // An old name leaves out the upper half of the flags.
-        let later = if old { Flags::from_bits(!0 << 32) } else { Flags::NONE };
-        if !self.accept_flags(peer, later, actions) {
+        let later = match caller {
+            Caller::Old => Flags::from_bits(!0 << 32),
+            Caller::Named | Caller::Nameless => Flags::NONE,
+        };
+        if !self.has_flags(&peer, later, actions) {
             return;
         }
-        let is_node = name
-            .split_once('@')
-            .is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
-        if !is_node || name == self.config.name {
+        let peer = match caller {
+            Caller::Nameless => self.christened(peer),
+            Caller::Named | Caller::Old => Some(peer).filter(|peer| parts(&peer.name).is_some()),
+        };
+        let peer = peer.filter(|peer| peer.name != self.config.name && !self.config.is_nameless());
+        let Some(peer) = peer else {
             self.send(&Message::Status(Status::NotAllowed), actions);
-            return self.fail(Failure::Name(name), actions);
-        }
-        self.state = State::AwaitStanding { old };
+            return self.fail(Failure::Name(told), actions);
+        };
+        let name = peer.name.clone();
+        self.peer = Some(peer);
+        self.state = State::AwaitStanding(caller);
         actions.push(Action::AskStanding { peer: name });
     }
 
+    /// A node that told its host alone, with a name.
+    fn christened(&self, peer: Peer) -> Option<Peer> {
+        let host = peer.name;
+        if !self.config.give_names || host.is_empty() || host.contains('@') {
+            return None;
+        }
+        let (name, creation) = self.gift;
+        let name = Atom::new(format!("{}@{host}", base36(name))).ok()?;
+        Some(Peer {
+            name,
+            creation,
+            flags: peer.flags,
+        })
+    }
+
     fn standing(&mut self, standing: Standing, actions: &mut Vec<Action>) {
-        let (State::AwaitStanding { old }, Some(peer)) = (self.state, &self.peer) else {
+        let (State::AwaitStanding(caller), Some(peer)) = (self.state, &self.peer) else {
             return;
         };
-        let decision = Decision::of(&self.config.name, &peer.name, standing);
+        let decision = match Decision::of(&self.config.name, &peer.name, standing) {
+            // A node of the very name that was drawn is another one.
+            Decision::OkSimultaneous | Decision::Alive if caller == Caller::Nameless => Decision::Nok,
+            decision => decision,
+        };
         let status = match decision {
+            Decision::Ok if caller == Caller::Nameless => Status::Named {
+                name: peer.name.clone(),
+                creation: peer.creation,
+            },
             Decision::Ok => Status::Ok,
             Decision::OkSimultaneous => Status::OkSimultaneous,
             Decision::Nok => Status::Nok,
@@ -300,14 +351,14 @@ impl Handshake {
         }
         self.send(&Message::Status(status), actions);
         match decision {
-            Decision::Ok | Decision::OkSimultaneous => self.send_challenge(old, actions),
-            Decision::Alive => self.state = State::AwaitAlive { old },
+            Decision::Ok | Decision::OkSimultaneous => self.send_challenge(caller, actions),
+            Decision::Alive => self.state = State::AwaitAlive(caller),
             Decision::Nok | Decision::NotAllowed => return self.fail(Failure::TurnedAway(decision), actions),
         }
         self.parse(Bytes::new(), actions);
     }
 
-    fn send_challenge(&mut self, old: bool, actions: &mut Vec<Action>) {
+    fn send_challenge(&mut self, caller: Caller, actions: &mut Vec<Action>) {
         let (flags, creation, name) = (self.config.flags, self.config.creation, self.config.name.clone());
         let challenge = Challenge {
             flags,
@@ -316,7 +367,10 @@ impl Handshake {
             name,
         };
         self.send(&Message::Challenge(challenge), actions);
-        self.state = if old { State::AwaitComplement } else { State::AwaitReply };
+        self.state = match caller {
+            Caller::Old => State::AwaitComplement,
+            Caller::Named | Caller::Nameless => State::AwaitReply,
+        };
     }
 
     fn complement(&mut self, complement: Complement, actions: &mut Vec<Action>) {
@@ -329,7 +383,7 @@ impl Handshake {
             creation,
             flags: peer.flags.with(flags),
         };
-        if self.accept_flags(peer, Flags::NONE, actions) {
+        if self.has_flags(&peer, Flags::NONE, actions) {
             self.state = State::AwaitReply;
         }
     }
@@ -343,13 +397,15 @@ impl Handshake {
         self.up(input, actions);
     }
 
-    /// Notes who the peer is, unless it lacks something. Flags in `later` are not known yet.
-    fn accept_flags(&mut self, peer: Peer, later: Flags, actions: &mut Vec<Action>) -> bool {
-        let flags = peer.flags.expanded();
-        let missing = self.config.required.without(flags).without(later);
-        self.peer = Some(Peer { flags, ..peer });
+    /// Whether the peer can do what it has to. Flags in `later` are not known yet. A dialler that cannot is told.
+    fn has_flags(&mut self, peer: &Peer, later: Flags, actions: &mut Vec<Action>) -> bool {
+        let missing = self.config.required.without(peer.flags.expanded()).without(later);
+        self.peer = Some(peer.clone());
         if missing.is_empty() {
             return true;
+        }
+        if self.state == State::AwaitName {
+            self.send(&Message::Status(Status::NotAllowed), actions);
         }
         self.fail(Failure::Flags { missing }, actions);
         false
@@ -362,11 +418,16 @@ impl Handshake {
         self.state = State::Up;
         self.deadline = None;
         let rest = self.parser.take_rest(std::mem::take(input));
+        let (own, own_creation) = self.own.clone();
+        // Who asked for a name has one now.
+        let peer_flags = peer.flags.expanded().without(Flags::NAME_ME);
         actions.push(Action::Up(Box::new(Established {
+            own,
+            own_creation,
             peer: peer.name,
             peer_creation: peer.creation,
-            peer_flags: peer.flags,
-            common: peer.flags & self.config.flags.expanded(),
+            peer_flags,
+            common: peer_flags & self.config.flags.expanded(),
             rest,
         })));
     }
@@ -381,4 +442,21 @@ impl Handshake {
     fn send(&self, message: &Message, actions: &mut Vec<Action>) {
         actions.push(Action::Send(self.config.carrier.frame(message)));
     }
+}
+
+/// The two parts of a node's name, if it is one.
+fn parts(name: &str) -> Option<(&str, &str)> {
+    name.split_once('@')
+        .filter(|(name, host)| !name.is_empty() && !host.is_empty())
+}
+
+/// A number in digits and capital letters, as OTP nodes make names of random ones.
+fn base36(number: u64) -> String {
+    let digit = |place: u32| number.checked_div(36_u64.pow(place)).unwrap_or(0) % 36;
+    // 36^12 is the highest power below 2^64.
+    let digits = (0..13).rev().map(digit).skip_while(|digit| *digit == 0);
+    digits
+        .filter_map(|digit| char::from_digit(digit as u32, 36))
+        .map(|it| it.to_ascii_uppercase())
+        .collect()
 }

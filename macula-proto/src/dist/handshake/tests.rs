@@ -46,10 +46,16 @@ pub(super) const OWN: &str = "m@h";
 pub(super) const PEER: &str = "n@h";
 /// What the peer's numbers are.
 const NUMBER: u32 = 0xFFFF_FFFE;
+/// As long as a name that is drawn can be.
+const GIVEN: &str = "XXXXXXXXXXXXX@far";
 
 impl Rig {
     fn new(role: Role) -> Self {
-        let machine = Handshake::new(role, config(OWN, Carrier::Tcp), &mut Rng::from_seed(3));
+        Self::with(role, config(OWN, Carrier::Tcp))
+    }
+
+    fn with(role: Role, config: HandshakeConfig) -> Self {
+        let machine = Handshake::new(role, config, &mut Rng::from_seed(3));
         Self {
             machine,
             now: now(),
@@ -128,6 +134,16 @@ impl Rig {
                 creation,
                 name,
             }),
+            "nameless" => Message::Name(Name {
+                flags: flags | Flags::NAME_ME,
+                creation: 0,
+                name: atom("far"),
+            }),
+            "nameless with a name" => Message::Name(Name {
+                flags: flags | Flags::NAME_ME,
+                creation: 0,
+                name,
+            }),
             "old name" => old(Flags::DEFAULT.bits() & 0xFFFF_FFFF),
             "weak old name" => old(7),
             "ok" => status(Status::Ok),
@@ -136,6 +152,10 @@ impl Rig {
             "not allowed" => status(Status::NotAllowed),
             "alive" => status(Status::Alive),
             "named" => status(Status::Named { name, creation }),
+            "named elsewhere" => status(Status::Named {
+                name: atom("n@far"),
+                creation,
+            }),
             "true" => status(Status::True),
             "false" => status(Status::False),
             "challenge" => Message::Challenge(Challenge {
@@ -187,6 +207,10 @@ impl Rig {
         };
         let word = |action: &Action| match action {
             Action::Send(bytes) => match Message::decode(own, &bytes[2..]).unwrap() {
+                Message::Status(Status::Named { name, creation }) => {
+                    assert!(creation > 3 && name.ends_with("@far"));
+                    "send a new name".into()
+                }
                 Message::Status(status) => format!("send {status:?}"),
                 Message::Reply(reply) => {
                     assert_eq!(reply.digest, Digest::of(&"secret".into(), NUMBER));
@@ -198,11 +222,17 @@ impl Rig {
                 }
                 message => format!("send {}", message.kind()),
             },
+            Action::AskStanding { peer } if peer.ends_with("@far") => {
+                assert!(peer.len() <= GIVEN.len());
+                "ask about a new name".into()
+            }
             Action::AskStanding { peer } => format!("ask about {peer}"),
             Action::AbortDial => "abort dial".into(),
             Action::AskWanted => "ask whether wanted".into(),
             Action::Up(established) => {
                 assert_eq!((&established.peer, established.peer_creation), (&atom(PEER), 9));
+                let own = (established.own.as_str(), established.own_creation);
+                assert!(own == (OWN, 7) || own == (PEER, 9));
                 "up".into()
             }
             Action::Failed(failure) => format!("failed: {failure}"),
@@ -211,20 +241,23 @@ impl Rig {
     }
 }
 
-const DIALLER: [&str; 7] = [
+const DIALLER: [&str; 8] = [
     "fresh",
     "await status",
+    "await a name",
     "await wanted",
     "await challenge",
     "await ack",
     "up",
     "failed",
 ];
-const ACCEPTOR: [&str; 9] = [
+const ACCEPTOR: [&str; 11] = [
     "fresh",
     "await name",
+    "nameless await name",
     "await standing",
     "await old standing",
+    "await nameless standing",
     "await alive",
     "await complement",
     "await reply",
@@ -232,11 +265,22 @@ const ACCEPTOR: [&str; 9] = [
     "failed",
 ];
 
+fn nameless() -> HandshakeConfig {
+    HandshakeConfig {
+        carrier: Carrier::Tcp,
+        ..HandshakeConfig::nameless(atom("h"), "secret".into())
+    }
+}
+
 fn dialler(state: &str) -> Rig {
-    let mut rig = Rig::new(Role::Dialler { peer: atom(PEER) });
+    let role = Role::Dialler { peer: atom(PEER) };
+    let mut rig = match state {
+        "await a name" => Rig::with(role, nameless()),
+        _ => Rig::new(role),
+    };
     let path: &[&str] = match state {
         "fresh" => &[],
-        "await status" => &["start"],
+        "await status" | "await a name" => &["start"],
         "await wanted" => &["start", "alive"],
         "await challenge" => &["start", "ok"],
         "await ack" => &["start", "ok", "challenge"],
@@ -248,11 +292,15 @@ fn dialler(state: &str) -> Rig {
 }
 
 fn acceptor(state: &str) -> Rig {
-    let mut rig = Rig::new(Role::Acceptor);
+    let mut rig = match state {
+        "nameless await name" => Rig::with(Role::Acceptor, nameless()),
+        _ => Rig::new(Role::Acceptor),
+    };
     let path: &[&str] = match state {
         "fresh" => &[],
-        "await name" => &["start"],
+        "await name" | "nameless await name" => &["start"],
         "await standing" => &["start", "name"],
+        "await nameless standing" => &["start", "nameless"],
         "await old standing" => &["start", "old name"],
         "await alive" => &["start", "name", "connected"],
         "await complement" => &["start", "old name", "new"],
@@ -278,22 +326,25 @@ const LOCAL: [&str; 12] = [
     "early",
     "late",
 ];
-const TO_DIALLER: [&str; 11] = [
+const TO_DIALLER: [&str; 12] = [
     "ok",
     "simultaneous",
     "nok",
     "not allowed",
     "alive",
     "named",
+    "named elsewhere",
     "challenge",
     "other's challenge",
     "weak challenge",
     "ack",
     "wrong ack",
 ];
-const TO_ACCEPTOR: [&str; 11] = [
+const TO_ACCEPTOR: [&str; 13] = [
     "name",
     "own name",
+    "nameless",
+    "nameless with a name",
     "no node",
     "weak name",
     "old name",
@@ -319,6 +370,18 @@ const CELLS: &[(&str, &str, &str)] = &[
         "failed: the peer does not allow it",
     ),
     ("dialler await status", "alive", "ask whether wanted"),
+    ("dialler await a name", "named", ""),
+    (
+        "dialler await a name",
+        "named elsewhere",
+        "failed: the peer gave the name n@far",
+    ),
+    ("dialler await a name", "nok", "failed: the peer's own dial stays"),
+    (
+        "dialler await a name",
+        "not allowed",
+        "failed: the peer does not allow it",
+    ),
     ("dialler await wanted", "wanted", "send True"),
     (
         "dialler await wanted",
@@ -351,11 +414,21 @@ const CELLS: &[(&str, &str, &str)] = &[
         "no node",
         "send NotAllowed, failed: the peer calls itself '@h'",
     ),
-    ("acceptor await name", "weak name", "failed: the peer lacks MAP_TAG"),
+    ("acceptor await name", "nameless", "ask about a new name"),
+    (
+        "acceptor await name",
+        "nameless with a name",
+        "send NotAllowed, failed: the peer calls itself n@h",
+    ),
+    (
+        "acceptor await name",
+        "weak name",
+        "send NotAllowed, failed: the peer lacks MAP_TAG",
+    ),
     (
         "acceptor await name",
         "weak old name",
-        "failed: the peer lacks FUN_TAGS|NEW_FUN_TAGS|EXTENDED_PIDS_PORTS|EXPORT_PTR_TAG|BIT_BINARIES|NEW_FLOATS|\
+        "send NotAllowed, failed: the peer lacks FUN_TAGS|NEW_FUN_TAGS|EXTENDED_PIDS_PORTS|EXPORT_PTR_TAG|BIT_BINARIES|NEW_FLOATS|\
          UTF8_ATOMS|MAP_TAG|BIG_CREATION|HANDSHAKE_23",
     ),
     ("acceptor await standing", "new", "send Ok, send challenge"),
@@ -392,6 +465,31 @@ const CELLS: &[(&str, &str, &str)] = &[
         "forbidden",
         "send NotAllowed, failed: turned away: NotAllowed",
     ),
+    (
+        "acceptor await nameless standing",
+        "new",
+        "send a new name, send challenge",
+    ),
+    (
+        "acceptor await nameless standing",
+        "dialling",
+        "send Nok, failed: turned away: Nok",
+    ),
+    (
+        "acceptor await nameless standing",
+        "connected",
+        "send Nok, failed: turned away: Nok",
+    ),
+    (
+        "acceptor await nameless standing",
+        "replacing",
+        "send Nok, failed: turned away: Nok",
+    ),
+    (
+        "acceptor await nameless standing",
+        "forbidden",
+        "send NotAllowed, failed: turned away: NotAllowed",
+    ),
     ("acceptor await alive", "true", "send challenge"),
     (
         "acceptor await alive",
@@ -412,6 +510,18 @@ fn expected(state: &str, event: &str) -> Result<&'static str, ()> {
     let listed = CELLS.iter().find(|(at, what, _)| (*at, *what) == (state, event));
     if let Some((_, _, done)) = listed {
         return Ok(done);
+    }
+    if state == "acceptor nameless await name" && TO_ACCEPTOR.contains(&event) {
+        // Who has no name lets nobody in, whatever he says first.
+        return match event {
+            "name" | "old name" => Ok("send NotAllowed, failed: the peer calls itself n@h"),
+            "own name" => Ok("send NotAllowed, failed: the peer calls itself m@h"),
+            "no node" => Ok("send NotAllowed, failed: the peer calls itself '@h'"),
+            "nameless" => Ok("send NotAllowed, failed: the peer calls itself far"),
+            "nameless with a name" => Ok("send NotAllowed, failed: the peer calls itself n@h"),
+            "weak name" | "weak old name" => expected("acceptor await name", event),
+            _ => Err(()),
+        };
     }
     let ended = state.ends_with("up") || state.ends_with("failed");
     let waits = ["fresh", "wanted", "standing"].iter().any(|word| state.ends_with(word));
@@ -457,7 +567,65 @@ fn every_state_with_every_event() {
         let events = LOCAL.iter().chain(&TO_ACCEPTOR).chain(&BYTES);
         events.for_each(|event| check("acceptor", state, acceptor, event));
     }
-    assert_eq!(cells, (DIALLER.len() + ACCEPTOR.len()) * 26);
+    assert_eq!(cells, DIALLER.len() * 27 + ACCEPTOR.len() * 28);
+}
+
+#[test]
+fn who_asks_for_a_name_comes_up_with_the_one_it_was_given() {
+    let mut rig = dialler("await a name");
+    let Some(Action::Send(name)) = rig.last.first() else {
+        panic!()
+    };
+    let Ok(Message::Name(name)) = Message::decode(Sender::Dialler, &name[2..]) else {
+        panic!()
+    };
+    assert_eq!((name.name.as_str(), name.creation), ("h", 0));
+    assert!(name.flags.contains(Flags::NAME_ME));
+    ["named", "challenge", "ack"].iter().for_each(|step| rig.happen(step));
+    let Some(Action::Up(established)) = rig.last.last() else {
+        panic!("{}", rig.done())
+    };
+    assert_eq!((established.own.as_str(), established.own_creation), (PEER, 9));
+    assert!(!established.peer_flags.contains(Flags::NAME_ME));
+
+    let mut config = nameless();
+    config.adopt(established.own.clone(), established.own_creation);
+    assert_eq!((config.name.as_str(), config.creation), (PEER, 9));
+    assert!(!config.is_nameless());
+}
+
+#[test]
+fn names_are_given_unless_the_node_is_told_not_to() {
+    let mut names = Vec::new();
+    for seed in 0..3 {
+        let mut machine = Handshake::new(Role::Acceptor, config(OWN, Carrier::Tcp), &mut Rng::from_seed(seed));
+        let mut actions = Vec::new();
+        machine.handle(now(), Event::Start, &mut actions);
+        let name = Message::Name(Name {
+            flags: Flags::DEFAULT | Flags::NAME_ME,
+            creation: 0,
+            name: atom("far"),
+        });
+        machine.handle(now(), Event::Received(Carrier::Tcp.frame(&name)), &mut actions);
+        let [Action::AskStanding { peer }] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        let given = peer.strip_suffix("@far").unwrap();
+        let digit = |c: char| c.is_ascii_digit() || c.is_ascii_uppercase();
+        assert!(given.len() > 8 && given.chars().all(digit), "{given}");
+        names.push(given.to_owned());
+    }
+    names.dedup();
+    assert_eq!(names.len(), 3, "they are random");
+
+    let unwilling = HandshakeConfig {
+        give_names: false,
+        ..config(OWN, Carrier::Tcp)
+    };
+    let mut rig = Rig::with(Role::Acceptor, unwilling);
+    rig.happen("start");
+    rig.happen("nameless");
+    assert_eq!(rig.done(), "send NotAllowed, failed: the peer calls itself far");
 }
 
 #[test]

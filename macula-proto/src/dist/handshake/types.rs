@@ -19,9 +19,11 @@ use crate::{
 /// Who this node is, and what it expects.
 #[derive(Debug, Clone)]
 pub struct HandshakeConfig {
-    /// Its name: `name@host`.
+    /// Its name: `name@host`. With [`Flags::NAME_ME`] among the [flags](Self::flags) its host alone: it has no name yet, and asks
+    /// the node that it dials for one.
     pub name: Atom,
-    /// Which run of the node this is: another number at each start. Not 0, which means that a node does not tell.
+    /// Which run of the node this is: another number at each start. Not 0, which means that a node does not tell. A node that asks
+    /// for a name gets its number with it.
     pub creation: u32,
     /// The cookie.
     pub cookie: Cookie,
@@ -29,6 +31,8 @@ pub struct HandshakeConfig {
     pub flags: Flags,
     /// What a peer has to be able to do. Default [`Flags::MANDATORY_25`].
     pub required: Flags,
+    /// Whether a node that calls without a name is given one. Default true, as on OTP nodes.
+    pub give_names: bool,
     /// What carries the handshake. Default [`Carrier::Quic`].
     pub carrier: Carrier,
     /// How long the handshake may take. Default 7 s, as on OTP nodes.
@@ -44,9 +48,31 @@ impl HandshakeConfig {
             cookie,
             flags: Flags::DEFAULT,
             required: Flags::MANDATORY_25,
+            give_names: true,
             carrier: Carrier::Quic,
             timeout: Duration::from_secs(7),
         }
+    }
+
+    /// Of a node without a name, on this host, that asks the first node it dials for one (as an Erlang node started with
+    /// `-sname undefined`). It can let nobody in before.
+    pub fn nameless(host: Atom, cookie: Cookie) -> Self {
+        Self {
+            flags: Flags::DEFAULT | Flags::NAME_ME,
+            ..Self::new(host, 0, cookie)
+        }
+    }
+
+    /// Whether the node has no name yet, and asks for one.
+    pub fn is_nameless(&self) -> bool {
+        self.flags.contains(Flags::NAME_ME)
+    }
+
+    /// Takes over the name that a node gave, for later connections.
+    pub fn adopt(&mut self, name: Atom, creation: u32) {
+        self.name = name;
+        self.creation = creation;
+        self.flags = self.flags.without(Flags::NAME_ME);
     }
 }
 
@@ -133,7 +159,7 @@ pub enum Action {
     Send(Bytes),
     /// Acceptor only: answer with [`Event::Standing`].
     AskStanding {
-        /// Who calls, and has not proved anything yet.
+        /// Who calls, and has not proved anything yet. A node without a name goes by the one that it is about to be given.
         peer: Atom,
     },
     /// Acceptor only: take back the dial to the peer. (It was told `ok_simultaneous`.)
@@ -150,7 +176,11 @@ pub enum Action {
 /// A connection between two nodes that know the same cookie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Established {
-    /// The other node.
+    /// This node: the name it had, or the one that the other node gave it.
+    pub own: Atom,
+    /// Which run of this node it is; given with the name if that was given.
+    pub own_creation: u32,
+    /// The other node: the name it had, or the one that this node gave it.
     pub peer: Atom,
     /// Which run of that node it is.
     pub peer_creation: u32,
@@ -181,9 +211,12 @@ pub enum Failure {
         /// What it lacks.
         missing: Flags,
     },
-    /// A name that is none for a node, or this node's own.
+    /// A name that is none for a node, or this node's own; the host of a node that asked for a name in vain.
     #[error("the peer calls itself {0}")]
     Name(Atom),
+    /// Dialler: it asked for a name, and was given one that is none for a node on its host.
+    #[error("the peer gave the name {0}")]
+    GivenName(Atom),
     /// Dialler: another node than the one dialled.
     #[error("the peer is {found}, not {expected}")]
     OtherNode {
@@ -222,7 +255,7 @@ impl Failure {
     /// What to close the connection with.
     pub fn code(&self) -> Code {
         match self {
-            Self::Decode(_) | Self::Unexpected(_) => Code::PROTOCOL,
+            Self::Decode(_) | Self::Unexpected(_) | Self::GivenName(_) => Code::PROTOCOL,
             Self::Flood => Code::LIMIT,
             Self::Flags { .. } | Self::Name(_) | Self::OtherNode { .. } | Self::Cookie | Self::NotAllowed => {
                 Code::NOT_ALLOWED

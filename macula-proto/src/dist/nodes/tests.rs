@@ -53,6 +53,28 @@ fn one_connection_a_node() {
 }
 
 #[test]
+fn a_connection_that_was_decided_on_elsewhere_prevails() {
+    let peer = atom("b@h");
+    let mut nodes = Nodes::new(atom("a@h"));
+    assert_eq!(nodes.prevail(&peer, 1), (None, None));
+    assert_eq!(nodes.connected(&peer), Some(1));
+    assert_eq!(nodes.call(&peer, 2).standing, Standing::Connected);
+    assert_eq!(nodes.prevail(&peer, 3), (Some(1), Some(2)));
+    // Neither the one that was in its handshake nor the end of the others changes that.
+    assert_eq!(nodes.up(&peer, 2), Err(Superseded));
+    for gone in [1, 2] {
+        nodes.gone(&peer, gone);
+    }
+    assert_eq!(nodes.connected(&peer), Some(3));
+    nodes.gone(&peer, 3);
+    // Its own dial is not a connection whose place it takes.
+    assert_eq!(nodes.dial(&peer, 4), Ok(()));
+    assert_eq!(nodes.prevail(&peer, 4), (None, None));
+    assert_eq!(nodes.prevail(&peer, 4), (None, None));
+    assert_eq!(nodes.iter().collect::<Vec<_>>(), [(&peer, 4)]);
+}
+
+#[test]
 fn a_second_call_takes_the_place_of_one_that_got_stuck() {
     let peer = atom("b@h");
     let mut nodes = Nodes::new(atom("z@h"));

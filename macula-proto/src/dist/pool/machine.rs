@@ -169,9 +169,9 @@ impl DataPool {
         Some(bytes)
     }
 
-    /// The next message of the peer, once the node is up.
+    /// The next message of the peer, once the node is up. Those that came before the pool failed can be taken after it, too.
     pub fn poll_message(&mut self, actions: &mut Vec<Action>) -> Option<Bytes> {
-        if self.state != State::Up {
+        if matches!(self.state, State::Fresh | State::Connected) {
             return None;
         }
         let message = self.inbox.pop_front()?;
@@ -340,10 +340,14 @@ impl DataPool {
     }
 
     fn fail(&mut self, fault: Fault, actions: &mut Vec<Action>) {
+        // Whoever was not let in has said nothing.
+        if self.state != State::Up {
+            self.inbox.clear();
+            self.inbox_bytes = 0;
+        }
         self.state = State::Failed;
         self.outgoing = Default::default();
-        self.inbox.clear();
-        self.inbox_bytes = 0;
+        self.full = false;
         actions.push(Action::Failed(fault));
     }
 }

@@ -262,12 +262,20 @@ fn faults_end_the_pool() {
     let error = MessageTooLarge { length: 6, limit: 5 };
     let mut rig = Rig::up(config);
     assert_eq!(rig.send("toolong"[..6].to_owned(), 0).0, Err(error.into()));
+    rig.receive(Slot::ALL[0], framed(b"0"));
     assert_eq!(
-        rig.receive(Slot::SINGLE, framed(b"123456")),
+        rig.receive(Slot::SINGLE, [framed(b"1"), framed(b"123456")].concat()),
         [Action::Failed(Fault::TooLarge(error))]
     );
     assert_eq!(rig.send("x", 0).0, Err(SendError::Failed));
-    assert_eq!((rig.take(), rig.pool.room()), (None, 0));
+    // What came before is there.
+    assert_eq!((rig.take(), rig.pool.room()), (Some("0".into()), 0));
+    assert_eq!((rig.take(), rig.take()), (Some("1".into()), None));
+
+    let mut early = Rig::new(client());
+    early.receive(Slot::SINGLE, framed(b"1"));
+    early.event(Event::Ended(Slot::SINGLE));
+    assert_eq!((early.take(), early.pool.buffered()), (None, 0));
 }
 
 #[test]

@@ -33,6 +33,31 @@ fn refused(stream: u64) -> Vec<Action> {
 }
 
 #[test]
+fn either_direction_can_be_given_up_alone() {
+    let mut users = users(Side::Client);
+    let (stream, code) = (20, Code::CANCELLED);
+    users.opened(stream, A, Priority::default(), &mut Vec::new()).unwrap();
+    let mut out = Vec::new();
+    assert_eq!(users.stop(stream, B, code, &mut out), Err(UserError::NotOwner));
+    assert_eq!(users.abandon(stream, B, code, &mut out), Err(UserError::NotOwner));
+    users.stop(stream, A, code, &mut out).unwrap();
+    users.stop(stream, A, code, &mut out).unwrap();
+    let entry = users.get(stream).unwrap();
+    assert!(entry.recv_fin && !entry.send_fin && users.may_send(stream, A).is_ok());
+    users.abandon(stream, A, code, &mut out).unwrap();
+    assert_eq!(out, [Action::Stop { stream, code }, Action::Abandon { stream, code }]);
+    assert_eq!((users.get(stream), users.stats().reset), (None, 1));
+    assert_eq!(users.abandon(stream, A, code, &mut out), Err(UserError::Unknown));
+
+    // What was finished is not taken back.
+    users.opened(24, A, Priority::default(), &mut Vec::new()).unwrap();
+    out.clear();
+    users.finish(24, A, &mut out).unwrap();
+    users.abandon(24, A, code, &mut out).unwrap();
+    assert_eq!(out, [Action::Finish(24)]);
+}
+
+#[test]
 fn priorities_are_clamped() {
     for (asked, got) in [
         (i64::MIN, 16),
@@ -230,6 +255,8 @@ enum Step {
     StopAccepting(Owner),
     Finish(usize, Owner),
     PeerFinish(usize),
+    Stop(usize, Owner),
+    Abandon(usize, Owner),
     Reset(usize, Owner),
     PeerReset(usize),
     PeerStop(usize),
@@ -247,6 +274,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => owner().prop_map(Step::StopAccepting),
         2 => (which(), owner()).prop_map(|(which, owner)| Step::Finish(which, owner)),
         2 => which().prop_map(Step::PeerFinish),
+        1 => (which(), owner()).prop_map(|(which, owner)| Step::Stop(which, owner)),
+        1 => (which(), owner()).prop_map(|(which, owner)| Step::Abandon(which, owner)),
         1 => (which(), owner()).prop_map(|(which, owner)| Step::Reset(which, owner)),
         1 => which().prop_map(Step::PeerReset),
         1 => which().prop_map(Step::PeerStop),
@@ -330,6 +359,26 @@ proptest! {
                     let stream = model.nth(which);
                     table.peer_finished(stream);
                     model.end(stream, true, false);
+                }
+                Step::Stop(which, owner) => {
+                    let stream = model.nth(which);
+                    let may = model.owned(stream, owner);
+                    let first = may && !model.streams[&stream].1;
+                    prop_assert_eq!(table.stop(stream, owner, Code::CLOSED, &mut out).is_ok(), may);
+                    prop_assert_eq!(out.len(), usize::from(first));
+                    if may {
+                        model.end(stream, true, false);
+                    }
+                }
+                Step::Abandon(which, owner) => {
+                    let stream = model.nth(which);
+                    let may = model.owned(stream, owner);
+                    let first = may && !model.streams[&stream].2;
+                    prop_assert_eq!(table.abandon(stream, owner, Code::CLOSED, &mut out).is_ok(), may);
+                    prop_assert_eq!(out.len(), usize::from(first));
+                    if may {
+                        model.end(stream, false, true);
+                    }
                 }
                 Step::Reset(which, owner) => {
                     let stream = model.nth(which);

@@ -93,6 +93,9 @@ impl DistRole {
     fn up(&mut self, cx: &mut Cx<'_>, now: Now, id: DistId, established: &Established) {
         self.no_more_handshake(id);
         let Some(node) = &mut self.node else { return };
+        if !node.takes_name(established) {
+            return self.work.push_back((id, Event::Displaced));
+        }
         match node.table.up(established.peer.as_str(), id) {
             Ok(None) => {}
             // Its end is told before the beginning of the one that takes its place.
@@ -106,6 +109,8 @@ impl DistRole {
         let event = DistEvent::Up {
             node,
             creation: established.peer_creation,
+            own: established.own.clone(),
+            own_creation: established.own_creation,
             flags: established.common,
             side: link.controller.side(),
             remote: link.remote,
@@ -121,6 +126,9 @@ impl DistRole {
         }
         link.over = true;
         if link.known {
+            if link.controller.has_messages() {
+                cx.tell(id, DistEvent::Over(reason.clone()));
+            }
             link.ended = Some(reason);
         } else {
             tracing::debug!(%reason, "a distribution connection that nobody knows of is over");
@@ -167,6 +175,7 @@ impl DistRole {
             user::Action::Finish(stream)
             | user::Action::Prioritise { stream, .. }
             | user::Action::Stop { stream, .. }
+            | user::Action::Abandon { stream, .. }
             | user::Action::Abort { stream, .. }
             | user::Action::Tell { stream, .. } => stream,
         };
@@ -188,6 +197,7 @@ impl DistRole {
             user::Action::Prioritise { priority: urgency, .. } => _ = stream.set_priority(priority(urgency.get())),
             user::Action::Finish(_) => _ = stream.finish(),
             user::Action::Stop { code, .. } => _ = stream.stop(code),
+            user::Action::Abandon { code, .. } => _ = stream.reset(code),
             user::Action::Abort { code, .. } => stream.abort(code),
             user::Action::Tell { .. } => {}
         }

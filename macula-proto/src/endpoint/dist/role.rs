@@ -17,6 +17,7 @@ use crate::{
     deadlines::Deadlines,
     dist::{
         controller::{Action, Controller, EndReason, Event, LinkState},
+        handshake::Established,
         nodes::Nodes,
         pool::SendError,
         streams::StreamClass,
@@ -58,6 +59,16 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// Takes over the name that another node gave, if this one had none. False if this one is called otherwise by now.
+    pub(super) fn takes_name(&mut self, established: &Established) -> bool {
+        let handshake = &mut self.config.controller.handshake;
+        if handshake.is_nameless() {
+            handshake.adopt(established.own.clone(), established.own_creation);
+            self.table.set_own(established.own.clone());
+        }
+        handshake.name == established.own
+    }
+
     /// What a node is dialled with: always the same as long as it is remembered, so that its sessions are resumed.
     fn crypto(&mut self, peer: &Atom, quic: &quic::Endpoint) -> Result<ClientCrypto, TlsError> {
         if let Some((_, crypto)) = self.sessions.get(peer) {
@@ -125,6 +136,11 @@ impl DistRole {
             }
             self.feed(cx, now, id, Event::Timeout);
         }
+    }
+
+    /// Whether [`run`](Self::run) has something to do.
+    pub(in crate::endpoint) fn has_output(&self) -> bool {
+        !self.dirty.is_empty() || !self.wake.is_empty()
     }
 
     /// Writes what waits, and gives producers their next turn. False when there was nothing.

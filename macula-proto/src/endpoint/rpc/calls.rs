@@ -1,5 +1,7 @@
 //! What programs do with calls: each goes to the session of its link, or stays in the process.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use super::{Cx, IncomingCall, RpcId, role::RpcRole};
@@ -7,7 +9,7 @@ use crate::{
     Now,
     rpc::{
         Chunk, Fault, Info, Outcome, RecvError, ReplyError, SendError,
-        session::{Action, CallId, OpenError, Request, Session, Shared},
+        session::{Action, CallId, OpenError, Request, Room, Session, Shared},
     },
 };
 
@@ -56,6 +58,60 @@ impl RpcRole {
             (Some(Some(sent)), _) => sent,
             (_, chunk) => Err((SendError::SendClosed, chunk.unwrap_or(Chunk::Raw(Bytes::new())))),
         }
+    }
+
+    pub(super) fn send_all(
+        &mut self,
+        cx: &mut Cx<'_>,
+        now: Now,
+        call: CallId,
+        chunks: &mut VecDeque<Chunk>,
+    ) -> Result<(), SendError> {
+        if let Some(&link) = self.calls.get(&call) {
+            return self
+                .on_link(cx, now, link, |session, _, actions| {
+                    session.send_all(now, call, chunks, actions)
+                })
+                .unwrap_or(Err(SendError::SendClosed));
+        }
+        while let Some(chunk) = chunks.pop_front() {
+            if let Err((error, chunk)) = self.local.send(now, call, chunk, &mut cx.out) {
+                chunks.push_front(chunk);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn recv_many(
+        &mut self,
+        cx: &mut Cx<'_>,
+        now: Now,
+        call: CallId,
+        room: Room,
+        out: &mut VecDeque<Chunk>,
+    ) -> Result<(), RecvError> {
+        if let Some(&link) = self.calls.get(&call) {
+            return self
+                .on_link(cx, now, link, |session, shared, actions| {
+                    session.recv_many(now, call, room, out, shared, actions)
+                })
+                .unwrap_or(Err(RecvError::Eof));
+        }
+        let (mut chunks, mut bytes) = (0, 0);
+        while chunks < room.chunks && bytes < room.bytes {
+            match self.local.recv(now, call, &mut cx.out) {
+                Ok(chunk) => {
+                    chunks += 1;
+                    bytes += chunk.cost();
+                    out.push_back(chunk);
+                }
+                // It is told again when it is asked for again.
+                Err(_) if chunks > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn recv(&mut self, cx: &mut Cx<'_>, now: Now, call: CallId) -> Result<Chunk, RecvError> {

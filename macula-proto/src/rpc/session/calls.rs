@@ -1,13 +1,13 @@
 //! Streaming calls: their machines driven, their actions carried out.
 
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
 use bytes::Bytes;
 
 use super::{
     MAX_PROCEDURE, Phase, Session,
-    lane::LaneState,
-    types::{Action, CallId, Lane, Medium, OpenError, Request, Shared, Side},
+    lane::{LaneState, SMALL},
+    types::{Action, CallId, Lane, Medium, OpenError, Request, Room, Shared, Side},
     unary::Unary,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         Chunk, Fault, Info, Kind, Mode, Outcome, RecvError, ReplyError, Role, SendError, StreamId,
         stream::{self, Config, Output, Stream, WaiterId},
     },
-    wire::rpc::{Message, StreamOpen},
+    wire::rpc::{ChunkHead, Message, StreamData, StreamOpen},
 };
 
 /// What is kept for one side of a call.
@@ -161,6 +161,92 @@ impl Session {
         }
     }
 
+    /// Sends chunks that were promised to be taken, whether there is room or not. On an error those that were not sent are left.
+    pub(super) fn send_chunks(
+        &mut self,
+        now: Now,
+        call: CallId,
+        chunks: &mut VecDeque<Chunk>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), SendError> {
+        let (encoding, max) = (self.encoding, self.config.limits.message);
+        let frames = self.medium == Medium::Frames;
+        let Some(entry) = self.calls.get_mut(&call) else {
+            return Err(SendError::SendClosed);
+        };
+        let (Body::Stream(machine), Some(lane)) = (&mut entry.body, entry.lane) else {
+            return Err(SendError::SendClosed);
+        };
+        let head = ChunkHead::new(machine.id(), encoding);
+        let mut sent = Ok(());
+        while let Some(state) = self.lanes.get_mut(&lane)
+            && let Some(chunk) = chunks.pop_front()
+        {
+            let seq = match machine.number(now.mono) {
+                Ok(seq) => seq,
+                Err(error) => {
+                    chunks.push_front(chunk);
+                    sent = Err(error);
+                    break;
+                }
+            };
+            let pushed = match chunk {
+                Chunk::Raw(body) if !frames && body.len() <= SMALL => state.out.push_small(&head, seq, &body, max),
+                chunk if frames => {
+                    let data = StreamData {
+                        stream: machine.id(),
+                        seq,
+                        chunk,
+                    };
+                    state.out.push_frame(Message::StreamData(data));
+                    Ok(())
+                }
+                chunk => state.out.push_data(machine.id(), seq, chunk, encoding, max),
+            };
+            if pushed.is_err() {
+                let stream = machine.id();
+                self.give_up(lane, stream, actions);
+                break;
+            }
+            self.stats.messages_out += 1;
+        }
+        self.tell(lane, actions);
+        let todo = std::mem::take(&mut self.scratch);
+        self.applied(call, todo, actions);
+        sent
+    }
+
+    /// A chunk cannot be written. A hole in the numbers would look like a fault of this side, so that the call is given up instead.
+    fn give_up(&mut self, lane: Lane, stream: StreamId, actions: &mut Vec<Action>) {
+        let fault = Fault::from_static("bad_chunk", "a chunk cannot be encoded");
+        self.write(lane, Message::StreamError { stream, fault }, actions);
+    }
+
+    /// Fetches several chunks at once; see [`Stream::fetch`].
+    pub(super) fn recv_chunks(
+        &mut self,
+        now: Now,
+        call: CallId,
+        room: Room,
+        out: &mut VecDeque<Chunk>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), RecvError> {
+        if let Some(entry) = self.calls.get_mut(&call)
+            && let Body::Stream(machine) = &mut entry.body
+        {
+            let before = out.len();
+            let mut todo = std::mem::take(&mut self.scratch);
+            machine.fetch(now.mono, room.chunks, room.bytes, out, &mut todo);
+            self.applied(call, todo, actions);
+            if out.len() > before {
+                return Ok(());
+            }
+        }
+        let last = self.recv_chunk(now, call, actions)?;
+        out.push_back(last);
+        Ok(())
+    }
+
     pub(super) fn recv_chunk(&mut self, now: Now, call: CallId, actions: &mut Vec<Action>) -> Result<Chunk, RecvError> {
         let recv = stream::Event::Recv {
             waiter: POLL,
@@ -261,19 +347,39 @@ impl Session {
         };
         let mut todo = std::mem::take(&mut self.scratch);
         machine.handle(now.mono, event, &mut todo);
-        let inbox = machine.inbox_bytes();
-        self.waiting = self.waiting.saturating_sub(entry.inbox).saturating_add(inbox);
-        entry.inbox = inbox;
-        let deadline = machine.poll_timeout();
-        if deadline != entry.deadline {
-            self.deadlines.update(call, entry.deadline, deadline);
-            entry.deadline = deadline;
+        self.carry_out(call, todo, &mut answers, actions);
+        answers
+    }
+
+    /// Books what has become of a machine, and does what it says.
+    fn carry_out(
+        &mut self,
+        call: CallId,
+        mut todo: Vec<stream::Action>,
+        answers: &mut Answers,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(entry) = self.calls.get_mut(&call)
+            && let Body::Stream(machine) = &entry.body
+        {
+            let inbox = machine.inbox_bytes();
+            self.waiting = self.waiting.saturating_sub(entry.inbox).saturating_add(inbox);
+            entry.inbox = inbox;
+            let deadline = machine.poll_timeout();
+            if deadline != entry.deadline {
+                self.deadlines.update(call, entry.deadline, deadline);
+                entry.deadline = deadline;
+            }
         }
         for action in todo.drain(..) {
-            self.apply(call, action, &mut answers, actions);
+            self.apply(call, action, answers, actions);
         }
         self.scratch = todo;
-        answers
+    }
+
+    /// The same where nobody asked for anything.
+    pub(super) fn applied(&mut self, call: CallId, todo: Vec<stream::Action>, actions: &mut Vec<Action>) {
+        self.carry_out(call, todo, &mut Answers::default(), actions);
     }
 
     fn apply(&mut self, call: CallId, action: stream::Action, answers: &mut Answers, actions: &mut Vec<Action>) {
@@ -325,10 +431,7 @@ impl Session {
             let data = crate::wire::rpc::StreamData { stream, seq, chunk };
             state.out.push_frame(Message::StreamData(data));
         } else if state.out.push_data(stream, seq, chunk, encoding, max).is_err() {
-            // A hole in the numbers would look like a fault of this side, so that the call is given up instead.
-            let fault = Fault::from_static("bad_chunk", "a chunk cannot be encoded");
-            self.write(lane, Message::StreamError { stream, fault }, actions);
-            return;
+            return self.give_up(lane, stream, actions);
         }
         self.stats.messages_out += 1;
         self.tell(lane, actions);

@@ -34,7 +34,7 @@ pub(super) struct Greeting {
     /// The last ping that was not answered: what it says, and when it was queued.
     pinged: Option<(u64, Instant)>,
     /// Whether anything has come since the last look.
-    heard: bool,
+    pub(super) heard: bool,
     unanswered: u32,
     pub(super) hello: PeerHello,
 }

@@ -4,18 +4,18 @@ use bytes::Bytes;
 
 use super::{
     Phase, Session,
-    calls::not_found,
+    calls::{Body, not_found},
     types::{Action, CallId, EndReason, Incoming, Lane, LaneEnd, Medium, Shared},
 };
 use crate::{
     Code, Now,
     rpc::{
-        Fault, Kind, Outcome, StreamId,
+        Chunk, Fault, Kind, Outcome, StreamId,
         stream::{self, Loss},
     },
     wire::{
         DecodeLimits, Encoding, Value,
-        rpc::{Bad, Call as CallMessage, Message, StreamOpen, unpack_args},
+        rpc::{Bad, Call as CallMessage, ChunkHead, Copies, Message, StreamOpen, unpack_args},
     },
 };
 
@@ -36,16 +36,50 @@ impl Session {
     /// Takes messages of a lane until there is none, or one finds no room.
     fn pump(&mut self, now: Now, lane: Lane, shared: &mut Shared, actions: &mut Vec<Action>) {
         while self.phase != Phase::Over
-            && let Some(state) = self.lanes.get_mut(&lane)
+            && let Some(state) = self.lanes.get(&lane)
             && state.held.is_none()
-            && let Some(next) = state.decoder.next()
         {
+            if state.decoder.may_be_chunk() {
+                self.take_run(now, lane, actions);
+            }
+            let next = self.lanes.get_mut(&lane).and_then(|state| state.decoder.next());
+            let Some(next) = next else { return };
             self.stats.messages_in += 1;
             match next {
                 Ok((message, encoding)) => self.message(now, lane, message, encoding, shared, actions),
                 Err(bad) => self.bad(now, lane, &bad, actions),
             }
         }
+    }
+
+    /// Takes raw chunks of the call that the last one was for, as long as they are small, in order, and find room. Where that ends,
+    /// [`pump`](Self::pump) goes on message by message.
+    fn take_run(&mut self, now: Now, lane: Lane, actions: &mut Vec<Action>) {
+        let Some(state) = self.lanes.get_mut(&lane) else { return };
+        let Some(call) = state.latest else { return };
+        let Some(entry) = self.calls.get_mut(&call) else { return };
+        let Body::Stream(machine) = &mut entry.body else { return };
+        let Some(mut number) = machine.takes_run() else { return };
+        if self.phase != Phase::Up || entry.lane != Some(lane) {
+            return;
+        }
+        let head = ChunkHead::new(machine.id(), self.encoding);
+        let mut copies = Copies::default();
+        let mut todo = std::mem::take(&mut self.scratch);
+        let others = self.waiting.saturating_sub(entry.inbox);
+        let mut taken = 0;
+        while machine.inbox_has_room()
+            && (machine.inbox_bytes() == 0 || others + machine.inbox_bytes() < self.config.limits.waiting)
+            && let Some(body) = state.decoder.next_chunk(&head, number, &mut copies)
+        {
+            number = machine.take_next(now.mono, Chunk::Raw(body), &mut todo);
+            taken += 1;
+        }
+        if taken > 0 {
+            self.stats.messages_in += taken;
+            self.greeting.heard = true;
+        }
+        self.applied(call, todo, actions);
     }
 
     /// A message of a carrier of frames.
@@ -181,6 +215,9 @@ impl Session {
             return;
         };
         let data = matches!(message, Message::StreamData(_));
+        if data && let Some(state) = self.lanes.get_mut(&lane) {
+            state.latest = Some(call);
+        }
         if data && !self.deliverable(call) {
             let starves = self.waiting >= self.config.limits.waiting;
             if let Some(state) = self.lanes.get_mut(&lane) {

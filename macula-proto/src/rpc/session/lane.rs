@@ -9,7 +9,7 @@ use crate::{
     rpc::{Chunk, StreamId},
     wire::{
         Encoding,
-        rpc::{Decoder, EncodeError, Message, StreamData, encode_data_head_within},
+        rpc::{ChunkHead, Decoder, EncodeError, Message, StreamData, encode_data_head_within},
     },
 };
 
@@ -18,11 +18,16 @@ const BLOCK: usize = 16 << 10;
 /// A raw chunk of this many bytes or more is not copied into a block.
 const OWN_BLOCK: usize = 4 << 10;
 
+/// A raw chunk of no more bytes goes the shorter way when several are sent.
+pub(super) const SMALL: usize = 1 << 10;
+
 /// What is kept for a lane.
 #[derive(Debug)]
 pub(super) struct LaneState {
     /// The only call on it; `None` for the shared lane, and before the first message.
     pub(super) call: Option<CallId>,
+    /// The call that the last chunk on it was for: the next may be too.
+    pub(super) latest: Option<CallId>,
     pub(super) decoder: Decoder,
     pub(super) out: Outbox,
     /// A message for a call without room. Nothing is read before it has found some.
@@ -39,6 +44,7 @@ impl LaneState {
     pub(super) fn new(decoder: Decoder, call: Option<CallId>) -> Self {
         Self {
             call,
+            latest: None,
             decoder,
             out: Outbox::default(),
             held: None,
@@ -103,6 +109,19 @@ impl Outbox {
                 self.queued += self.tail.len() - before;
             }
         }
+        self.seal(BLOCK);
+        Ok(())
+    }
+
+    /// Writes a small raw chunk with a head made before.
+    pub(super) fn push_small(&mut self, head: &ChunkHead, seq: u64, body: &[u8], max: u32) -> Result<(), EncodeError> {
+        let before = self.tail.len();
+        if self.tail.capacity() - before < SMALL {
+            // There are more to come.
+            self.tail.reserve(BLOCK);
+        }
+        head.put(seq, body, max, &mut self.tail)?;
+        self.queued += self.tail.len() - before;
         self.seal(BLOCK);
         Ok(())
     }

@@ -44,8 +44,8 @@ use calls::Call;
 use greeting::Greeting;
 use lane::LaneState;
 pub use types::{
-    Action, CallId, EndReason, Event, Incoming, Lane, LaneEnd, Medium, OpenError, PeerHello, Request, SessionStats,
-    Shared, Side,
+    Action, CallId, EndReason, Event, Incoming, Lane, LaneEnd, Medium, OpenError, PeerHello, Request, Room,
+    SessionStats, Shared, Side,
 };
 
 /// Longest name of a procedure, in bytes.
@@ -267,6 +267,38 @@ impl Session {
         actions: &mut Vec<Action>,
     ) -> Result<(), (SendError, Chunk)> {
         self.send_chunk(now, call, chunk, actions)
+    }
+
+    /// Sends chunks in one go, all of them, even if more wait to be written than may: whoever uses it bounds how many there are.
+    ///
+    /// # Errors
+    /// [`SendError`], never [`SendError::WouldBlock`]. The chunks that were not sent are left.
+    pub fn send_all(
+        &mut self,
+        now: Now,
+        call: CallId,
+        chunks: &mut VecDeque<Chunk>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), SendError> {
+        self.send_chunks(now, call, chunks, actions)
+    }
+
+    /// Appends the next chunks to `out`, as many as are there and `room` allows, at least one.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), with nothing appended.
+    pub fn recv_many(
+        &mut self,
+        now: Now,
+        call: CallId,
+        room: Room,
+        out: &mut VecDeque<Chunk>,
+        shared: &mut Shared,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), RecvError> {
+        let received = self.recv_chunks(now, call, room, out, actions);
+        self.resume(now, call, shared, actions);
+        received
     }
 
     /// The next chunk.

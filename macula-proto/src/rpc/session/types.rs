@@ -277,3 +277,12 @@ pub struct SessionStats {
     /// Calls aborted because they held up others.
     pub stalled: u64,
 }
+
+/// How much is fetched at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Chunks, at most.
+    pub chunks: usize,
+    /// Bytes: nothing more is fetched once chunks cost so much ([`Chunk::cost`](crate::rpc::Chunk::cost)).
+    pub bytes: usize,
+}

@@ -284,10 +284,24 @@ impl Stream {
             actions.push(Action::SendRefused { chunk, error });
             return;
         }
+        let seq = self.next_number(now);
+        actions.push(Action::Emit(Output::Data { seq, chunk }));
+    }
+
+    /// The number of a chunk that is sent by whoever carries it out, without an event. It is for chunks that were promised to be
+    /// taken, so that [`Event::Writable`] does not count.
+    pub(crate) fn number(&mut self, now: Instant) -> Result<u64, SendError> {
+        match self.check_send() {
+            Ok(()) | Err(SendError::WouldBlock) => Ok(self.next_number(now)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn next_number(&mut self, now: Instant) -> u64 {
         let seq = self.seq_out;
         self.seq_out = seq.wrapping_add(1);
         self.touch(now);
-        actions.push(Action::Emit(Output::Data { seq, chunk }));
+        seq
     }
 
     fn check_send(&self) -> Result<(), SendError> {
@@ -334,6 +348,48 @@ impl Stream {
         }
     }
 
+    /// The number that the peer's next chunk has to have, if chunks would only be put into the inbox: several can then be
+    /// [taken](Self::take_next), without an event for each.
+    pub(crate) fn takes_run(&self) -> Option<u64> {
+        let takes = !self.flags.closed_recv && self.waiters.is_empty() && self.role.other().may_send(self.mode);
+        takes.then_some(self.seq_in)
+    }
+
+    /// Takes the peer's next chunk; as [`Event::PeerData`] with the right number. Answers the number of the one behind it.
+    pub(crate) fn take_next(&mut self, now: Instant, chunk: Chunk, actions: &mut Vec<Action>) -> u64 {
+        self.seq_in = self.seq_in.wrapping_add(1);
+        self.touch(now);
+        self.enqueue(chunk, actions);
+        self.seq_in
+    }
+
+    /// Moves chunks from the inbox to `out`: at most `chunks`, and no more once they cost `bytes` ([`Chunk::cost`]). As so many
+    /// [`Event::Recv`].
+    pub(crate) fn fetch(
+        &mut self,
+        now: Instant,
+        chunks: usize,
+        bytes: usize,
+        out: &mut VecDeque<Chunk>,
+        actions: &mut Vec<Action>,
+    ) {
+        let (mut fetched, mut cost) = (0, 0);
+        while fetched < chunks
+            && cost < bytes
+            && let Some(entry) = self.inbox.pop_front()
+        {
+            fetched += 1;
+            cost += entry.cost;
+            out.push_back(entry.chunk);
+        }
+        if fetched > 0 {
+            self.inbox_bytes = self.inbox_bytes.saturating_sub(cost);
+            self.touch(now);
+            self.fetched(actions);
+            self.settle_down(actions);
+        }
+    }
+
     fn enqueue(&mut self, chunk: Chunk, actions: &mut Vec<Action>) {
         if self.inbox.is_empty() {
             actions.push(Action::Readable);
@@ -361,9 +417,13 @@ impl Stream {
         } else {
             Err(RecvError::TooManyWaiters)
         };
-        let was_full = self.flags.full;
         actions.push(Action::Received { waiter, result });
-        if was_full && self.inbox_bytes <= self.inbox_limit / 2 {
+        self.fetched(actions);
+    }
+
+    /// There is less in the inbox than before.
+    fn fetched(&mut self, actions: &mut Vec<Action>) {
+        if self.flags.full && self.inbox_bytes <= self.inbox_limit / 2 {
             self.make_room(actions);
         }
         // What an emptied queue holds on to is worth more elsewhere.

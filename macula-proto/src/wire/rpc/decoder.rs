@@ -17,12 +17,12 @@ const FIRST_ALLOCATION: usize = 64 << 10;
 /// several is copied once into a buffer of its own.
 #[derive(Debug)]
 pub struct Decoder {
-    max_payload: u32,
+    pub(super) max_payload: u32,
     limits: DecodeLimits,
     /// Pieces that have not been looked at, none of them empty.
-    pieces: VecDeque<Bytes>,
+    pub(super) pieces: VecDeque<Bytes>,
     /// The start of a message that was not complete in one piece.
-    partial: Vec<u8>,
+    pub(super) partial: Vec<u8>,
     failed: bool,
 }
 

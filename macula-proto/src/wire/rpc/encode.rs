@@ -179,6 +179,28 @@ pub fn encode_data_head_within(
     Ok(())
 }
 
+/// Writes what raw chunks of a call have in common: the header, without a length, and the map up to the length of `body`, without
+/// the number of the chunk. Answers where that belongs.
+pub(super) fn put_data_start(stream: StreamId, encoding: Encoding, out: &mut BytesMut) -> usize {
+    put_header(Kind::StreamData, 0, out);
+    let mut writer = Writer {
+        encoding,
+        atoms: has_text_keys(Kind::StreamData),
+        limit: MAX_PAYLOAD,
+        left: MAX_PAYLOAD as usize,
+        error: None,
+        out,
+    };
+    writer.map([true, true, true, true]);
+    writer.key("encoding");
+    writer.word(RAW.as_bytes());
+    writer.key("seq");
+    let number = writer.out.len();
+    writer.bytes("stream_id", stream.as_bytes());
+    writer.key("body");
+    number
+}
+
 pub(super) fn put_header(kind: Kind, length: u32, out: &mut BytesMut) {
     const FLAGS: u8 = 0;
     const RESERVED: u8 = 0;

@@ -22,12 +22,12 @@ use super::{
     events::RpcEvent,
     input::Input,
     json::{from_json, to_json},
-    output::Output,
     services::BUILT_IN,
 };
 use crate::cli::{
     events::Events,
     outcome::{Failure, Outcome},
+    output::Output,
     signals::Signals,
     values::{self, HostPort},
 };

@@ -8,7 +8,7 @@ mod events;
 mod exec;
 mod input;
 mod json;
-mod output;
+
 mod serve;
 mod services;
 

@@ -1,6 +1,6 @@
 //! What a session is told, and what it asks for.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, ops::AddAssign, time::Duration};
 
 use bytes::Bytes;
 
@@ -279,9 +279,9 @@ pub struct SessionStats {
     pub stale_events: u64,
 }
 
-impl SessionStats {
-    /// Adds the counters of another session.
-    pub(crate) fn add(&mut self, other: Self) {
+/// Adds the counters of another session.
+impl AddAssign for SessionStats {
+    fn add_assign(&mut self, other: Self) {
         // By name, so that a new counter is not forgotten here.
         let Self {
             requests,

@@ -14,7 +14,10 @@
 //! other one for an old node.
 //!
 //! Over TCP each message has a 16-bit length in front. Over QUIC it has none, and the end of a message follows from its
-//! contents; [`Parser`] finds it however the bytes are joined or split.
+//! contents; [`Parser`] finds it however the bytes are joined or split, but for the old form of the name.
+//!
+//! A dialler without a name sets [`Flags::NAME_ME`] and sends its host in place of its name; [`Status::Named`] is then the acceptor's
+//! answer in place of [`Status::Ok`].
 
 mod digest;
 mod parser;
@@ -178,7 +181,7 @@ pub enum HandshakeDecodeError {
     /// A name that is no atom: empty, not UTF-8, or too long.
     #[error("a bad node name")]
     Name,
-    /// An old form where there is no length in front, so that its end cannot be known.
+    /// A challenge of the old form where there is no length in front, so that its end cannot be known.
     #[error("a handshake message of the old form without a length")]
     OldForm,
     /// Zeros that are no tick.

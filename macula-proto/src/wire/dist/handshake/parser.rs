@@ -33,6 +33,11 @@ impl Carrier {
 ///
 /// On QUIC the status `sok` comes out only with the byte behind it, as `sok_simultaneous` begins with it. Nothing waits for that:
 /// the next message of the same side follows in any case.
+///
+/// A name of the old form, which does not say how long it is, is taken on QUIC to end with the bytes at hand or with the tick behind
+/// it: deployed nodes send each message in a packet of its own, and nothing behind that one before it is answered. This is the only
+/// message whose end depends on how the bytes were cut. Cut in the middle it is another name, and its rest, which no message begins
+/// with, ends the connection.
 #[derive(Debug)]
 pub struct Parser {
     from: Sender,
@@ -152,7 +157,8 @@ impl Parser {
             (_, 0) => Err(HandshakeDecodeError::Tick),
             (Sender::Dialler, b'N') => self.with_name(1 + 8 + 4, 0),
             (Sender::Acceptor, b'N') => self.with_name(1 + 8 + 4 + 4, 0),
-            (_, b'n') => Err(HandshakeDecodeError::OldForm),
+            (Sender::Dialler, b'n') => Ok(self.old_name()),
+            (Sender::Acceptor, b'n') => Err(HandshakeDecodeError::OldForm),
             (_, b's') => self.status(rest),
             (Sender::Dialler, b'c') => Ok(Some(1 + 4 + 4)),
             (Sender::Dialler, b'r') => Ok(Some(1 + 4 + 16)),
@@ -171,6 +177,15 @@ impl Parser {
             return Err(HandshakeDecodeError::Name);
         }
         Ok(Some(at + 2 + length + behind))
+    }
+
+    /// A name of the old form, which begins behind its version and flags: once there is a host behind it.
+    fn old_name(&self) -> Option<usize> {
+        const AT: usize = 1 + 2 + 4;
+        let name = self.held.get(AT..)?;
+        let length = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        let host = name.iter().position(|byte| *byte == b'@')? + 1;
+        (length > host).then_some(AT + length)
     }
 
     fn status(&self, rest: &[u8]) -> Result<Option<usize>, HandshakeDecodeError> {

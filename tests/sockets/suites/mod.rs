@@ -1,0 +1,11 @@
+//! What holds on every adapter. `crate::macula` is the one that is tested, `crate::adapter` what tests need of its runtime.
+
+mod common;
+mod connections;
+mod extension;
+mod peer;
+mod process;
+mod relay;
+mod rpc;
+mod streams;
+mod tcp;
