@@ -228,11 +228,7 @@ impl Run {
 
     pub(super) fn link_up(&mut self, start: Start, link: RpcId) {
         // Accepted ones are heard of for the first time.
-        let entry = self
-            .calls
-            .links
-            .entry((start, link))
-            .or_insert(Link::new(None));
+        let entry = self.calls.links.entry((start, link)).or_insert(Link::new(None));
         if std::mem::replace(&mut entry.up, true) {
             self.fail(format!("{}: {link:?} came up twice", start.0));
         }
@@ -266,7 +262,9 @@ impl Run {
                 continue;
             }
             match link.pinged {
-                Some(at) if now - at > bound => late = Some(format!("{}: {id:?} without a pong for {:?}", start.0, now - at)),
+                Some(at) if now - at > bound => {
+                    late = Some(format!("{}: {id:?} without a pong for {:?}", start.0, now - at))
+                }
                 Some(_) => {}
                 None => {
                     let pinged = self.world.with(start.0, |endpoint, now| endpoint.rpc_ping(now, *id));

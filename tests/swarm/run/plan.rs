@@ -188,7 +188,10 @@ impl Plan {
     /// what may wait in queues on the way.
     pub fn latency_bound(&self) -> Duration {
         let wait = |rate: Option<u64>, queue: usize| rate.map_or(0.0, |rate| queue as f64 / rate as f64);
-        let ports = self.ports.iter().map(|port| wait(port.up, port.queue) + wait(port.down, port.queue));
+        let ports = self
+            .ports
+            .iter()
+            .map(|port| wait(port.up, port.queue) + wait(port.down, port.queue));
         let queues = wait(self.link.bandwidth, self.link.queue) + ports.fold(0.0, f64::max);
         secs(2) + (self.link.delay + self.link.jitter) * 20 + Duration::from_secs_f64(queues) * 4
     }
