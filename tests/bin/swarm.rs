@@ -1,5 +1,7 @@
 //! Runs worlds drawn from seeds, as many as wanted, and tells of those that fail.
 
+#[path = "../swarm/crowd.rs"]
+mod crowd;
 #[path = "../swarm/run/mod.rs"]
 mod run;
 
@@ -72,6 +74,9 @@ struct Args {
     /// With --seed: run it twice and compare.
     #[arg(long, requires = "seed")]
     twice: bool,
+    /// No worlds: measure how fast 2, 100 and 1,000 endpoints are simulated.
+    #[arg(long)]
+    bench: bool,
     /// One JSON object a line: one for every failure, and one at the end.
     #[arg(long)]
     json: bool,
@@ -92,6 +97,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.bench {
+        crowd::table(args.json);
+        return ExitCode::SUCCESS;
+    }
     run::count_errors();
     let result = match args.seed {
         Some(seed) => one(&args, seed),
