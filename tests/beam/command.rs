@@ -76,11 +76,8 @@ fn a_beam_node_pings_the_command_and_talks_to_it() {
 
     let mark = command.log.position();
     world.ask("flood", &format!("macula {FLOOD}"));
-    let last = |line: &str| {
-        relay::parse(line)
-            .ok()
-            .filter(|event| event["term"] == FLOOD.to_string())
-    };
+    let flood = FLOOD.to_string();
+    let last = |line: &str| relay::parse(line).ok().filter(|event| event["term"] == flood.as_str());
     let deadline = crate::journal::Deadline::within(WORK);
     let told = command.log.wait(mark, deadline, last);
     world.beam.journal.expect(told, "the last of many messages");

@@ -46,7 +46,7 @@ fn a_fixed_set_of_seeds_passes_and_each_is_the_same_twice() {
         if seed > 6 && begin.elapsed() > ENOUGH {
             break;
         }
-        if seed % 3 == 0 {
+        if seed.is_multiple_of(3) {
             let second = run(seed);
             simulated += second.simulated;
             assert_eq!(
