@@ -149,7 +149,7 @@ impl Run {
         let mut config = DistConfig::new(handshake, ClientTls::new(Trust::Insecure));
         config.transport = self.transport();
         config.controller.net_tick = Some(self.plan.idle * 2);
-        if self.plan.seed % 2 == 0 {
+        if self.plan.seed.is_multiple_of(2) {
             config.controller.pool = config.controller.pool.between_own(Ordering::Keyed);
         }
         config

@@ -319,7 +319,7 @@ impl Run {
     /// Every second: whether what waits anywhere is within its bounds.
     fn look_around(&mut self) {
         self.check_bounds();
-        if !self.closing && self.world.elapsed().as_secs() % 5 == 0 {
+        if !self.closing && self.world.elapsed().as_secs().is_multiple_of(5) {
             self.ping_links();
         }
         let next = self.world.elapsed() + Duration::from_secs(1);

@@ -331,7 +331,7 @@ impl Run {
             .map(|(_, after)| after);
         let client = self.hosts[start.0.get() as usize]
             .client
-            .filter(|_| !state.plain && number % 2 == 0);
+            .filter(|_| !state.plain && number.is_multiple_of(2));
         let half = &mut state.sides[side];
         if half.sent_end.is_some() {
             return;
@@ -438,7 +438,13 @@ impl Run {
                 };
                 let key = u64::from_be_bytes(*key) as usize;
                 let all = Bytes::copy_from_slice(header);
-                let Some(index) = self.streams.by_number.get(&(key / 2)).copied().filter(|_| key % 2 == 0) else {
+                let Some(index) = self
+                    .streams
+                    .by_number
+                    .get(&(key / 2))
+                    .copied()
+                    .filter(|_| key.is_multiple_of(2))
+                else {
                     return self.fail(format!("{}: bytes of nobody: {key}", place.0.0));
                 };
                 self.check_receives(index, 1, &all);
@@ -495,7 +501,7 @@ impl Run {
             half.finished = true;
             if half.received != total {
                 let what = format!("a good end too early: {state:?}");
-                return self.fail(what);
+                self.fail(what);
             }
         }
     }
