@@ -531,6 +531,8 @@ fn a_restarted_endpoint_ends_what_it_does_not_know_if_it_kept_its_key() {
             config.reset_key = Some(ResetKey::new([secret; 32]));
             Endpoint::new(&config, Limits::default()).unwrap()
         };
+        // As they are in use: simulated ones draw their connection ids in another way, and speak to their kind only.
+        world.nodes[CLIENT].ep = endpoint(0);
         world.nodes[SERVER].ep = endpoint(1);
         world.listen(SERVER, |_| {});
         let config = world.dial_config(SERVER);
