@@ -1,5 +1,7 @@
 //! What is written as text or kept in files comes back as it was, and what is damaged is refused or means what it says.
 
+#![cfg(feature = "self-signed")]
+
 use macula_proto::{
     Rng,
     endpoint::RelayAddress,
