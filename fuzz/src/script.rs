@@ -7,8 +7,8 @@ use macula_proto::Now;
 
 /// The operations that the bytes spell, until they are used up, and at most so many.
 pub(crate) fn operations<'a, T: Arbitrary<'a>>(mut data: Unstructured<'a>, most: usize) -> impl Iterator<Item = T> {
-    let mut next = move || if data.is_empty() { None } else { data.arbitrary().ok() };
-    std::iter::from_fn(move || next()).take(most)
+    let next = move || if data.is_empty() { None } else { data.arbitrary().ok() };
+    std::iter::from_fn(next).take(most)
 }
 
 /// The how-manieth of those there are, counted round.
