@@ -265,12 +265,12 @@ impl Run {
     /// Pings every link that was dialled, and looks for answers that are overdue.
     pub(super) fn ping_links(&mut self) {
         let now = self.world.elapsed();
-        let bound = self.plan.latency_bound();
         let mut late = None;
         for ((start, id), link) in &mut self.calls.links {
-            if !link.up || link.to.is_none() {
+            let Some(to) = link.to.filter(|_| link.up) else {
                 continue;
-            }
+            };
+            let bound = self.plan.latency_bound(&[start.0, to]);
             match link.pinged {
                 Some(at) if now - at > bound => {
                     late = Some(format!("{}: {id:?} without a pong for {:?}", start.0, now - at))
