@@ -103,6 +103,13 @@ pub struct Call {
     pub abort: bool,
 }
 
+impl Call {
+    /// Bytes in one direction at most: on two links, with what numbers and names cost.
+    fn bytes(&self) -> u64 {
+        2 * self.count * (self.chunks + 2) * (self.size as u64 + 100)
+    }
+}
+
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -200,6 +207,40 @@ impl Plan {
             .map(|port| wait(port.up, port.queue) + wait(port.down, port.queue));
         let queues = wait(self.link.bandwidth, self.link.queue) + ports.fold(0.0, f64::max);
         Duration::from_secs_f64(queues)
+    }
+
+    /// How long a reply may take where calls share a stream, or tunnels the connection to a relay: it queues behind all the chunks
+    /// of other calls, which go no faster than loss lets them, and the bytes of everybody else may be in front at the narrowest
+    /// place.
+    pub fn reply_bound(&self) -> Duration {
+        let (mut calls, mut all) = (0, 0);
+        for action in &self.actions {
+            match action {
+                Action::Call(call) => calls += call.bytes(),
+                Action::Tunnel(transfer) | Action::Plain(transfer) => all += transfer.lengths.iter().sum::<u64>(),
+                Action::Frames { count, size, .. } | Action::Messages { count, size, .. } => {
+                    all += count * *size as u64
+                }
+                _ => {}
+            }
+        }
+        all += calls;
+        let ports = self.ports.iter().flat_map(|port| [port.up, port.down]);
+        let narrowest = ports.chain([self.link.bandwidth]).flatten().min();
+        let queued = narrowest.map_or(0.0, |rate| all as f64 / rate as f64);
+        // What the usual control of congestion makes of a link: datagram / round trip * sqrt(3 / 2 / loss) (Mathis et al., 1997).
+        // What comes far too late or broken counts as lost.
+        let lost = [self.link.loss, self.link.corrupt, self.link.reorder].map(|chance| f64::from(chance.millionths()));
+        let loss = lost.iter().sum::<f64>() / 1e6;
+        let round_trip = (self.link.delay + self.link.jitter).as_secs_f64() * 2.0;
+        let sent = calls as f64 * round_trip / 1200.0 * (loss / 1.5).sqrt();
+        let moves = self
+            .ids()
+            .into_iter()
+            .map(|host| self.move_bound(host))
+            .max()
+            .unwrap_or_default();
+        self.latency_bound(&[]) + Duration::from_secs_f64(queued + sent) + moves * 2
     }
 
     /// How long a host behind a NAT that gives it another address may not be found: nothing reaches it before it sends something
