@@ -58,7 +58,8 @@ pub enum RpcEvent {
         /// What the peer said about itself.
         hello: Box<PeerHello>,
     },
-    /// A link is over, its calls have ended. The last event of it.
+    /// A link is over: nothing comes in or goes out any more. The last event of it, but not of its calls: those with chunks that
+    /// had arrived and were not fetched yet [end](RpcEvent::Finished) when these are fetched. All others ended before.
     Down {
         /// The link.
         link: RpcId,
@@ -75,8 +76,8 @@ pub enum RpcEvent {
     SendReady(CallId),
     /// The reply is there, or there will be none: [`Endpoint::call_reply`] answers.
     Replied(CallId),
-    /// Nothing more goes in either direction. Exactly once for each call that was not forgotten before. What waits to be fetched
-    /// can still be.
+    /// Nothing more goes in either direction, and all chunks that had come were fetched. Exactly once for each call that was not
+    /// forgotten before. The reply can still be asked for.
     Finished(CallId),
     /// A pong came for a ping of [`Endpoint::rpc_ping`].
     Pong {

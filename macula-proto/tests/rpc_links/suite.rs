@@ -336,6 +336,10 @@ fn a_lost_carrier_ends_every_call_once() {
             Some(ends.down(s))
         };
         assert!(!matches!(reason, Some(EndReason::Closed)), "{carrier:?}");
+        let early = ends.world.hosts[s].events.iter().any(|event| {
+            matches!(event, macula_proto::Event::Rpc(macula_proto::endpoint::RpcEvent::Finished(over)) if *over == server)
+        });
+        assert!(!early, "its end comes behind what is to be fetched: {carrier:?}");
         assert_eq!(ends.raw(s, server), b"last words", "what had arrived is not lost");
         let Err(RecvError::Fault(fault)) = ends.recv(s, server) else {
             panic!("a fault over {carrier:?}");

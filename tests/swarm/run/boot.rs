@@ -158,6 +158,10 @@ impl Run {
     pub(super) fn rpc_config(&self, host: HostId) -> RpcConfig {
         let mut config = RpcConfig::new([host.get() as u8; 32]);
         config.stream_per_call = !self.plan.one_stream_for_calls;
+        // Where everything has to succeed, nobody may give up as long as what lies in front can still be on its way.
+        if self.plan.gentle {
+            config.call_timeout = config.call_timeout.max(self.plan.reply_bound());
+        }
         config
     }
 }

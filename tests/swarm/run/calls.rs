@@ -76,6 +76,8 @@ struct Party {
     reply: Option<Result<Outcome, ReplyError>>,
     abort: bool,
     given_up: bool,
+    /// When its link went down before its end was told.
+    outlived: Option<Duration>,
 }
 
 fn arg(args: &Value, name: &str) -> u64 {
@@ -241,12 +243,20 @@ impl Run {
         if let EndReason::Protocol(what) = reason {
             return self.fail(format!("{}: a link broke the protocol: {what}", start.0));
         }
-        let left = self.calls.calls.iter();
-        let left = left.filter(|((at, _), party)| (*at, party.link) == (start, link));
-        let left: Vec<_> = left.map(|((_, call), party)| format!("{call:?} {party:?}")).collect();
-        if !left.is_empty() {
+        // Chunks that had arrived before can still be fetched, and a call ends behind them. They were fetched when it became
+        // readable, so that its end has been asked for and is on its way: it has to come before any time passes.
+        let now = self.world.elapsed();
+        let mut stuck = Vec::new();
+        let calls = self.calls.calls.iter_mut();
+        for ((_, call), party) in calls.filter(|((at, _), party)| (*at, party.link) == (start, link)) {
+            party.outlived = Some(now);
+            if party.end.is_none() {
+                stuck.push(format!("{call:?} {party:?}"));
+            }
+        }
+        if !stuck.is_empty() {
             self.fail(format!(
-                "{}: {link:?} is down ({reason}) and its calls have no end: {left:?}",
+                "{}: {link:?} is down ({reason}) and its calls have no end: {stuck:?}",
                 start.0
             ));
         }
@@ -255,12 +265,12 @@ impl Run {
     /// Pings every link that was dialled, and looks for answers that are overdue.
     pub(super) fn ping_links(&mut self) {
         let now = self.world.elapsed();
-        let bound = self.plan.latency_bound();
         let mut late = None;
         for ((start, id), link) in &mut self.calls.links {
-            if !link.up || link.to.is_none() {
+            let Some(to) = link.to.filter(|_| link.up) else {
                 continue;
-            }
+            };
+            let bound = self.plan.latency_bound(&[start.0, to]);
             match link.pinged {
                 Some(at) if now - at > bound => {
                     late = Some(format!("{}: {id:?} without a pong for {:?}", start.0, now - at))
@@ -333,6 +343,7 @@ impl Run {
             reply: None,
             abort: what.abort,
             given_up: false,
+            outlived: None,
         };
         self.calls.calls.insert((start, call), party);
         self.call_ready(start, call);
@@ -361,6 +372,7 @@ impl Run {
                 reply: None,
                 abort: false,
                 given_up: false,
+                outlived: None,
             };
             if party.chunks > 1000 || party.size > 1 << 20 {
                 return self.fail(format!(
@@ -501,6 +513,10 @@ impl Run {
         let Some(party) = self.calls.calls.remove(&(start, call)) else {
             return self.fail(format!("{}: {call:?} ended and was not there", start.0));
         };
+        let now = self.world.elapsed();
+        if party.outlived.is_some_and(|at| at < now) {
+            return self.fail(format!("{}: {call:?} ended later than its link: {party:?}", start.0));
+        }
         let _ = self
             .world
             .with(start.0, |endpoint, now| endpoint.forget_call(now, call));

@@ -103,6 +103,13 @@ pub struct Call {
     pub abort: bool,
 }
 
+impl Call {
+    /// Bytes in one direction at most: on two links, with what numbers and names cost.
+    fn bytes(&self) -> u64 {
+        2 * self.count * (self.chunks + 2) * (self.size as u64 + 100)
+    }
+}
+
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -184,16 +191,72 @@ impl Plan {
         plan
     }
 
-    /// How long a question of control may take, bulk or not, as long as nothing is broken: some round trips and repetitions, and
-    /// what may wait in queues on the way.
-    pub fn latency_bound(&self) -> Duration {
+    /// How long a question of control between these hosts may take, bulk or not, as long as nothing is broken: some round trips and
+    /// repetitions, what may wait in queues on the way, and the time in which a host with a new address is not found.
+    pub fn latency_bound(&self, ends: &[HostId]) -> Duration {
+        let moves: Duration = ends.iter().map(|host| self.move_bound(*host)).sum();
+        secs(2) + (self.link.delay + self.link.jitter) * 20 + self.queue_bound() * 4 + moves
+    }
+
+    /// How long the queues that lie on one way may hold up a datagram.
+    fn queue_bound(&self) -> Duration {
         let wait = |rate: Option<u64>, queue: usize| rate.map_or(0.0, |rate| queue as f64 / rate as f64);
         let ports = self
             .ports
             .iter()
             .map(|port| wait(port.up, port.queue) + wait(port.down, port.queue));
         let queues = wait(self.link.bandwidth, self.link.queue) + ports.fold(0.0, f64::max);
-        secs(2) + (self.link.delay + self.link.jitter) * 20 + Duration::from_secs_f64(queues) * 4
+        Duration::from_secs_f64(queues)
+    }
+
+    /// How long a reply may take where calls share a stream, or tunnels the connection to a relay: it queues behind all the chunks
+    /// of other calls, which go no faster than loss lets them, and the bytes of everybody else may be in front at the narrowest
+    /// place.
+    pub fn reply_bound(&self) -> Duration {
+        let (mut calls, mut all) = (0, 0);
+        for action in &self.actions {
+            match action {
+                Action::Call(call) => calls += call.bytes(),
+                Action::Tunnel(transfer) | Action::Plain(transfer) => all += transfer.lengths.iter().sum::<u64>(),
+                Action::Frames { count, size, .. } | Action::Messages { count, size, .. } => {
+                    all += count * *size as u64
+                }
+                _ => {}
+            }
+        }
+        all += calls;
+        let ports = self.ports.iter().flat_map(|port| [port.up, port.down]);
+        let narrowest = ports.chain([self.link.bandwidth]).flatten().min();
+        let queued = narrowest.map_or(0.0, |rate| all as f64 / rate as f64);
+        // What the usual control of congestion makes of a link: datagram / round trip * sqrt(3 / 2 / loss) (Mathis et al., 1997).
+        // What comes far too late or broken counts as lost.
+        let lost = [self.link.loss, self.link.corrupt, self.link.reorder].map(|chance| f64::from(chance.millionths()));
+        let loss = lost.iter().sum::<f64>() / 1e6;
+        let round_trip = (self.link.delay + self.link.jitter).as_secs_f64() * 2.0;
+        let sent = calls as f64 * round_trip / 1200.0 * (loss / 1.5).sqrt();
+        let moves = self
+            .ids()
+            .into_iter()
+            .map(|host| self.move_bound(host))
+            .max()
+            .unwrap_or_default();
+        self.latency_bound(&[]) + Duration::from_secs_f64(queued + sent) + moves * 2
+    }
+
+    /// How long a host behind a NAT that gives it another address may not be found: nothing reaches it before it sends something
+    /// itself, which its next keep-alive does. Its peer then asks the new address for a proof, once. When the question or its answer
+    /// is lost (a full queue does that on clean links too), the peer goes back to the old address after three probe time-outs
+    /// (RFC 9000, section 8.2.4), and does not hear of the new one before another keep-alive.
+    fn move_bound(&self, host: HostId) -> Duration {
+        let keep_alive = self.idle / 3;
+        let moves = |nat: &Nat| nat.rebind_every.is_some() || nat.timeout.is_some_and(|time| time <= keep_alive);
+        if !self.nats[host.get() as usize].as_ref().is_some_and(moves) {
+            return Duration::ZERO;
+        }
+        let round_trip = (self.link.delay + self.link.jitter + self.queue_bound()) * 2;
+        // A path of another address begins with the assumption of 333 ms, and a deviation of half of it.
+        let probe = (round_trip * 3).max(secs(1));
+        keep_alive * 2 + probe * 3
     }
 
     fn ids(&self) -> Vec<HostId> {

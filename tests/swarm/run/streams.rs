@@ -239,7 +239,8 @@ impl Run {
         let state = &mut self.streams.transfers[index];
         state.pending = None;
         let took = self.world.elapsed() - state.begun;
-        if self.plan.gentle && took > self.plan.latency_bound() {
+        let bound = self.plan.latency_bound(&[state.transfer.from, state.transfer.to]);
+        if self.plan.gentle && took > bound {
             return self.fail(format!("{}: a tunnel took {took:?} to open", start.0));
         }
         self.attach(index, 0, (start, conn, stream));

@@ -187,7 +187,7 @@ pub enum Action {
     SendReady(CallId),
     /// The reply of this call is there, or will not come.
     Replied(CallId),
-    /// Nothing more goes in either direction of this call. Once for each.
+    /// Nothing more goes in either direction of this call, and all its chunks were fetched. Once for each.
     Finished(CallId),
     /// A pong has come.
     Pong(Duration),
@@ -200,7 +200,7 @@ pub enum Action {
         /// Whether what was written shall reach the peer first, if that takes no longer than a moment.
         linger: bool,
     },
-    /// It is over. The last action, once.
+    /// It is over. The last action, once, but for those of calls with chunks that wait to be fetched: they finish when these are.
     Ended(EndReason),
 }
 
