@@ -377,7 +377,7 @@ async fn sizes(client: &RpcClient) {
         500..510 => Chunk::Raw(vec![at as u8; 510 + at % 5].into()),
         _ => Chunk::Raw(at.to_be_bytes().to_vec().into()),
     };
-    let sending = tokio::spawn(async move {
+    let sending = spawn(async move {
         for at in 0..COUNT {
             sender.send(chunk(at)).await.unwrap();
         }
@@ -389,7 +389,7 @@ async fn sizes(client: &RpcClient) {
     }
     assert_eq!(receiver.recv().await.unwrap(), None);
     // Whoever has finished is told so.
-    let sender = sending.await.unwrap();
+    let sender = sending.await;
     assert_eq!(sender.send(chunk(1)).await, Err(CallError::SendClosed));
     receiver.control().reply().await.unwrap();
 }
