@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use quinn_udp::UdpSockRef;
@@ -19,11 +19,18 @@ use crate::{
 /// Rounds of receiving and sending before other tasks get their turn.
 const MAX_ROUNDS: usize = 8;
 
+/// Datagrams received before something is done about them, and at most one more receive call's worth.
+const MAX_INBOX: usize = 512;
+
 /// Datagrams handed to the endpoint before others get at the lock.
 const MAX_DATAGRAMS: usize = 128;
 
-/// Bytes taken from the endpoint before they are sent.
-const MAX_BYTES: usize = 256 << 10;
+/// Bytes taken from the endpoint before they are sent. Less wakes the receiver more often for less.
+const MAX_BYTES: usize = 512 << 10;
+
+/// A receive call that brings at least this many datagrams is followed by others before anything is done about them, so that
+/// they are acknowledged and passed on together.
+const MANY: usize = 32;
 
 /// Receive calls failing in a row that end the endpoint.
 const MAX_ERRORS: u32 = 100;
@@ -54,6 +61,9 @@ pub trait Socket: Unpin + Send + 'static {
     /// Those of the call.
     fn try_send<T>(&mut self, call: impl FnMut(UdpSockRef<'_>) -> io::Result<T>) -> io::Result<T>;
 
+    /// The socket itself, for receive calls that do not ask first whether it is readable.
+    fn as_udp(&self) -> UdpSockRef<'_>;
+
     /// Ready at this moment; never without one.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()>;
 }
@@ -69,6 +79,7 @@ pub struct Driver<S> {
     socket: S,
     udp: Udp,
     errors: u32,
+    spin: Duration,
 }
 
 /// What is left to do after a step.
@@ -81,85 +92,141 @@ enum Next {
     Over,
 }
 
+/// What a step came to.
+struct Step {
+    next: Next,
+    /// Somebody waited for what it brought.
+    woke: bool,
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
 impl<S: Socket> Driver<S> {
-    pub(crate) fn new(shared: Arc<Shared>, socket: S, udp: Udp) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, socket: S, udp: Udp, spin: Duration) -> Self {
         Self {
             shared,
             socket,
             udp,
             errors: 0,
+            spin,
         }
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared.locked(|state| state.stats.runs += 1);
-        for _ in 0..MAX_ROUNDS {
+        let mut step = Step {
+            next: Next::More,
+            woke: false,
+        };
+        let mut active = false;
+        for round in 0..MAX_ROUNDS {
             let received = self.receive(cx)?;
-            let next = self.step(cx);
+            if received || matches!(step.next, Next::More) {
+                step = self.step(cx, round == 0);
+            }
+            active |= received || !self.udp.outbox.is_empty();
             let sent = self.send(cx)?;
-            match next {
+            match step.next {
                 Next::Over => return Poll::Ready(Ok(())),
-                // What blocks sending wakes us; until then only receiving goes on.
-                Next::More if sent => {}
-                Next::More | Next::Sleep(_) if received => {}
-                Next::More => return Poll::Pending,
-                Next::Sleep(at) => {
-                    if self.socket.poll_deadline(cx, at).is_pending() {
+                // What blocks sending wakes us.
+                Next::More if !sent && !received => return Poll::Pending,
+                Next::Sleep(at) if !received => {
+                    if self.socket.poll_deadline(cx, at).is_pending() && !(active && self.spin(&step, at, cx)) {
                         return Poll::Pending;
                     }
+                    step.next = Next::More;
                 }
+                // With nothing left to do, on to the point where the socket says that it is empty: from then on it wakes us.
+                _ => {}
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Receives one batch. False when there is none.
+    /// Receives a batch, or several if they are large. False when there is nothing; then what comes wakes the task.
     fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        match self.socket.poll_readable(cx) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(ready) => ready?,
-        }
-        let udp = &mut self.udp;
-        match self.socket.try_recv(|socket| udp.receive(socket)) {
-            Ok(()) => {
-                self.errors = 0;
-                Ok(true)
+        loop {
+            let before = self.udp.inbox.len();
+            match self.socket.poll_readable(cx) {
+                Poll::Pending => return Ok(before > 0),
+                Poll::Ready(ready) => ready?,
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(true),
-            Err(error) => {
-                // Some systems report what became of earlier sends here; that is no reason to end.
-                self.shared.locked(|state| state.stats.receive_errors += 1);
-                self.errors += 1;
-                tracing::debug!(%error, "receive failed");
-                if self.errors >= MAX_ERRORS {
-                    Err(error)
-                } else {
-                    Ok(true)
+            let udp = &mut self.udp;
+            match self.socket.try_recv(|socket| udp.receive(socket)) {
+                Ok(()) => {
+                    self.errors = 0;
+                    let after = self.udp.inbox.len();
+                    if after - before < MANY || after >= MAX_INBOX {
+                        return Ok(true);
+                    }
+                }
+                Err(error) if is_transient(&error) => {}
+                Err(error) => {
+                    // Some systems report what became of earlier sends here; that is no reason to end.
+                    self.shared.locked(|state| state.stats.receive_errors += 1);
+                    self.errors += 1;
+                    tracing::debug!(%error, "receive failed");
+                    if self.errors >= MAX_ERRORS {
+                        return Err(error);
+                    }
                 }
             }
         }
     }
 
+    /// Looks for datagrams and for work of the handles for a while before the thread may sleep. True if there is something.
+    fn spin(&mut self, step: &Step, deadline: Option<Instant>, cx: &Context<'_>) -> bool {
+        if self.spin.is_zero() {
+            return false;
+        }
+        if step.woke {
+            // Whoever was woken may be waiting for this very thread.
+            cx.waker().wake_by_ref();
+            return false;
+        }
+        let began = Instant::now();
+        let until = deadline.map_or(began + self.spin, |at| at.min(began + self.spin));
+        while Instant::now() < until {
+            match self.udp.receive(self.socket.as_udp()) {
+                Ok(()) => return true,
+                Err(error) if is_transient(&error) => {}
+                // It is told of, and counted, when it comes again.
+                Err(_) => return false,
+            }
+            if self.shared.locked(|state| state.driver.is_none()) {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
     /// Feeds the endpoint, takes out what it has, and says when to come back.
-    fn step(&mut self, cx: &mut Context<'_>) -> Next {
+    fn step(&mut self, cx: &mut Context<'_>, counts: bool) -> Step {
         let shared = Arc::clone(&self.shared);
         let mut first = true;
+        let mut woke = false;
         loop {
             let next = shared.locked(|state| {
                 state.driver = None;
                 if std::mem::take(&mut first) {
                     state.tick();
+                    state.stats.runs += u64::from(counts);
                     state.stats.receives += u64::from(!self.udp.inbox.is_empty());
                 }
                 self.feed(state);
                 if !self.udp.inbox.is_empty() {
+                    woke |= state.wakes_somebody();
                     return None;
                 }
-                Some(self.harvest(state, cx))
+                let next = self.harvest(state, cx);
+                woke |= state.wakes_somebody();
+                Some(next)
             });
             if let Some(next) = next {
-                return next;
+                return Step { next, woke };
             }
         }
     }

@@ -231,6 +231,11 @@ impl State {
         }
     }
 
+    /// Whether somebody is woken as soon as the lock is free.
+    pub(crate) fn wakes_somebody(&self) -> bool {
+        !self.wake.is_empty()
+    }
+
     pub(crate) fn signal(&mut self, wait: Wait) {
         self.waiters.take(wait, &mut self.wake);
     }

@@ -23,6 +23,15 @@ const COPY_BELOW: usize = 4 << 10;
 /// Slabs that are lent out and may come back.
 const MAX_LENT: usize = 64;
 
+/// Room for one ordinary datagram. Allocators are slow with pieces of this size, so these are used again.
+const SMALL: usize = 1536;
+
+/// Datagrams below this size are left to the allocator, which is quick with them.
+const TINY: usize = 1024;
+
+/// Buffers of ordinary datagrams that are lent out and may come back.
+const MAX_LENT_SMALL: usize = 1024;
+
 /// Send buffers kept for the next time.
 const MAX_SPARE: usize = 8;
 
@@ -34,6 +43,7 @@ pub(crate) struct Udp {
     slabs: Vec<BytesMut>,
     metas: Vec<RecvMeta>,
     lent: VecDeque<BytesMut>,
+    lent_small: VecDeque<BytesMut>,
     /// Received and not yet taken.
     pub(crate) inbox: VecDeque<(DatagramMeta, BytesMut)>,
     /// To be sent.
@@ -57,6 +67,7 @@ impl Udp {
             slabs: (0..batch).map(|_| BytesMut::zeroed(SLAB)).collect(),
             metas: vec![RecvMeta::default(); batch],
             lent: VecDeque::new(),
+            lent_small: VecDeque::new(),
             inbox: VecDeque::new(),
             outbox: VecDeque::new(),
             spare: Vec::new(),
@@ -103,9 +114,9 @@ impl Udp {
             ecn: meta.ecn.map(|ecn| ecn as u8),
         };
         if stride < COPY_BELOW {
-            let datagrams = slab[..len].chunks(stride);
-            self.inbox
-                .extend(datagrams.map(|datagram| (from, BytesMut::from(datagram))));
+            for datagram in slab[..len].chunks(stride) {
+                self.inbox.push_back((from, copy(&mut self.lent_small, datagram)));
+            }
             return;
         }
         let mut data = slab.split_to(len);
@@ -172,5 +183,57 @@ impl Udp {
             self.spare.extend(sent);
         }
         Ok(())
+    }
+}
+
+/// A copy of a datagram, in a buffer that came back if there is one.
+fn copy(lent: &mut VecDeque<BytesMut>, datagram: &[u8]) -> BytesMut {
+    if !(TINY..=SMALL).contains(&datagram.len()) {
+        return BytesMut::from(datagram);
+    }
+    let mut buffer = lent.pop_front().unwrap_or_default();
+    if !buffer.try_reclaim(SMALL) {
+        // Its datagram may be kept for long: behind those that come back sooner.
+        let used = std::mem::replace(&mut buffer, BytesMut::with_capacity(SMALL));
+        if used.capacity() > 0 {
+            lent.push_back(used);
+        }
+    }
+    buffer.extend_from_slice(datagram);
+    let datagram = buffer.split();
+    if lent.len() < MAX_LENT_SMALL {
+        lent.push_back(buffer);
+    }
+    datagram
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_buffer_of_a_datagram_is_used_again_once_that_is_gone() {
+        let mut lent = VecDeque::new();
+        let first = copy(&mut lent, &[1; 1452]);
+        let place = first.as_ptr();
+        let second = copy(&mut lent, &[2; 1200]);
+        assert_ne!(second.as_ptr(), place);
+        assert_eq!(first, [1; 1452][..]);
+        drop(first.freeze());
+        let again = [copy(&mut lent, &[3; 1452]), copy(&mut lent, &[4; 1452])];
+        assert!(again.iter().any(|datagram| datagram.as_ptr() == place));
+        assert_eq!(second, [2; 1200][..]);
+        assert_eq!(again[0], [3; 1452][..]);
+        assert_eq!(again[1], [4; 1452][..]);
+    }
+
+    #[test]
+    fn what_is_kept_for_datagrams_is_bounded() {
+        let mut lent = VecDeque::new();
+        let held: Vec<_> = (0..3000).map(|_| copy(&mut lent, &[0; 1400])).collect();
+        assert_eq!(lent.len(), MAX_LENT_SMALL);
+        drop(held);
+        assert_eq!(copy(&mut lent, &[5; 40]), [5; 40][..]);
+        assert_eq!(lent.len(), MAX_LENT_SMALL, "tiny ones are the allocator's");
     }
 }

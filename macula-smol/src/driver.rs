@@ -68,6 +68,10 @@ impl Socket for SmolSocket {
         noting(call((&self.socket).into()), &mut self.writable)
     }
 
+    fn as_udp(&self) -> UdpSockRef<'_> {
+        (&self.socket).into()
+    }
+
     fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
         if deadline != self.deadline {
             self.deadline = deadline;

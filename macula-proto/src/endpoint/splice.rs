@@ -21,7 +21,7 @@ use std::{
     time::Instant,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::bucket::Bucket;
 use crate::{
@@ -302,7 +302,7 @@ impl Splices {
             }
             Ok(bytes) => {
                 direction.bytes += bytes as u64;
-                direction.pending = gather(&mut pieces, bytes);
+                direction.pending = gather(quic, &mut pieces, bytes);
                 Ok(bytes)
             }
             // A reset arrives as an event; the end of a connection ends its tunnels.
@@ -442,17 +442,11 @@ impl Direction {
 }
 
 /// One block from what was read: small pieces are copied together, because the send buffer searches its pieces one by one.
-fn gather(pieces: &mut Vec<Bytes>, bytes: usize) -> Bytes {
-    if let [piece] = pieces.as_mut_slice()
-        && piece.len() >= LARGE_PIECE
-    {
-        return std::mem::take(piece);
+fn gather(quic: &mut quic::Endpoint, pieces: &mut [Bytes], bytes: usize) -> Bytes {
+    match pieces {
+        [piece] if piece.len() >= LARGE_PIECE => std::mem::take(piece),
+        pieces => quic.gather(pieces, bytes),
     }
-    let mut block = BytesMut::with_capacity(bytes);
-    for piece in pieces.drain(..) {
-        block.extend_from_slice(&piece);
-    }
-    block.freeze()
 }
 
 /// Runs `operation` on a stream, if it is still there.

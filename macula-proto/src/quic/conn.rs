@@ -10,15 +10,17 @@ use bytes::Bytes;
 
 use super::{
     Accept, CloseReason, ConnectionHandle, ConnectionStats, Dir, Event, Owner, Side, StreamId, TransportConfig,
+    blocks::Blocks,
     event::{code_from, code_to},
     stream_state::{RecvHalf, SendHalf, StreamState},
     tls::HandshakeInfo,
 };
 use crate::{Code, deadlines::earliest};
 
-/// Work that connections leave for the endpoint.
+/// Work that connections leave for the endpoint, and what they share.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
+    pub(super) blocks: Blocks,
     pub(super) events: VecDeque<Event>,
     /// Connections that may have packets to send.
     pub(super) transmit: VecDeque<ConnectionHandle>,

@@ -442,6 +442,18 @@ impl Endpoint {
         }
     }
 
+    /// Copies pieces into one, in memory that is used again once it was sent and acknowledged.
+    pub(crate) fn gather(&mut self, pieces: &[Bytes], bytes: usize) -> Bytes {
+        if (super::blocks::WORTH_A_BLOCK..=super::blocks::BLOCK).contains(&bytes) {
+            return self.queues.blocks.gather(pieces);
+        }
+        let mut all = BytesMut::with_capacity(bytes);
+        for piece in pieces {
+            all.extend_from_slice(piece);
+        }
+        all.freeze()
+    }
+
     // ----- inside --------------------------------------------------------------------------------------------------
 
     pub(super) fn insert(&mut self, quinn: quinn_proto::ConnectionHandle, conn: Conn) -> ConnectionHandle {

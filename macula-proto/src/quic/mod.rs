@@ -14,6 +14,7 @@
 
 mod accept;
 pub mod alpn;
+mod blocks;
 mod close;
 mod config;
 mod congestion;

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     Active, ConnectionHandle, Dir, Event, Owner, StreamId, StreamStats, UnknownStream,
+    blocks::WORTH_A_BLOCK,
     conn::{Conn, Queues, fail_queue},
     event::{code_from, code_to},
     stream_state::{RecvHalf, SendHalf, StreamState},
@@ -227,7 +228,43 @@ impl Stream<'_> {
         if data.is_empty() {
             return Ok(0);
         }
-        self.transfer(|stream| stream.write(data))
+        let mut taken = 0;
+        while let Some(rest) = data.get(taken..).filter(|rest| !rest.is_empty()) {
+            match self.write_piece(rest) {
+                Ok((written, offered)) => {
+                    taken += written;
+                    if written < offered {
+                        break;
+                    }
+                }
+                // The caller hears of it with the next write.
+                Err(WriteError::Blocked) if taken > 0 => {
+                    self.unblock();
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Writes the front of `data`, and says how much of how much.
+    fn write_piece(&mut self, data: &[u8]) -> Result<(usize, usize), WriteError> {
+        if data.len() < WORTH_A_BLOCK {
+            return Ok((self.transfer(|stream| stream.write(data))?, data.len()));
+        }
+        self.check_write()?;
+        let mut block = self.queues.blocks.copy(data);
+        let offered = block.len();
+        let written = self.transfer(|stream| Ok(stream.write_chunks(std::slice::from_mut(&mut block))?.bytes))?;
+        Ok((written, offered))
+    }
+
+    fn unblock(&mut self) {
+        if let Some(state) = self.conn.streams.get_mut(&self.id) {
+            state.write_blocked = false;
+            state.stats.write_blocked -= 1;
+        }
     }
 
     /// Gives bytes to be sent without copying them, and says how much was taken; a chunk taken in part is advanced.
@@ -466,23 +503,30 @@ impl Stream<'_> {
         }
     }
 
-    fn transfer(
-        &mut self,
-        write: impl FnOnce(&mut quinn_proto::SendStream<'_>) -> Result<usize, quinn_proto::WriteError>,
-    ) -> Result<usize, WriteError> {
-        let conn = &mut *self.conn;
-        let state = conn.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
+    /// Whether anything may be written before what quinn-proto says.
+    fn check_write(&mut self) -> Result<(), WriteError> {
+        let state = self.conn.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
         match state.send {
             SendHalf::Open => {}
             SendHalf::Stopped(code) => return Err(WriteError::Stopped(code)),
             _ => return Err(WriteError::Closed),
         }
-        if conn.closed {
+        if self.conn.closed {
             return Err(WriteError::ConnectionLost);
         }
         if !state.queue.is_empty() {
             return Err(blocked(state));
         }
+        Ok(())
+    }
+
+    fn transfer(
+        &mut self,
+        write: impl FnOnce(&mut quinn_proto::SendStream<'_>) -> Result<usize, quinn_proto::WriteError>,
+    ) -> Result<usize, WriteError> {
+        self.check_write()?;
+        let conn = &mut *self.conn;
+        let state = conn.streams.get_mut(&self.id).ok_or(WriteError::Closed)?;
         match write(&mut conn.inner.send_stream(self.id.to_quinn())) {
             Ok(bytes) => {
                 state.stats.bytes_written += bytes as u64;
