@@ -6,6 +6,7 @@
 #[path = "../../../macula-proto/benches/codecs/arguments.rs"]
 mod arguments;
 pub mod cpu;
+pub mod party;
 pub mod quinn_setup;
 mod report;
 

@@ -21,6 +21,7 @@ pub struct Column {
     decimals: usize,
     /// The share of all samples that are not above what is printed; `None` for the median.
     share: Option<f64>,
+    compared: bool,
 }
 
 impl Column {
@@ -31,6 +32,7 @@ impl Column {
             field,
             decimals: 0,
             share: None,
+            compared: true,
         }
     }
 
@@ -45,6 +47,13 @@ impl Column {
     #[must_use]
     pub const fn at(mut self, share: f64) -> Self {
         self.share = Some(share);
+        self
+    }
+
+    /// Never compared with that of another row: it is a ratio already.
+    #[must_use]
+    pub const fn alone(mut self) -> Self {
+        self.compared = false;
         self
     }
 
@@ -127,11 +136,14 @@ impl Table {
             let ratios = |row: &Row| -> Vec<_> {
                 let figures = self.figures(row);
                 let ratios = figures.iter().zip(&of).map(|(figure, of)| figure / of);
-                ratios.map(|ratio| cell(ratio, 2, "x")).collect()
+                let columns = self.columns.iter().zip(ratios);
+                let compared = columns.filter(|(column, _)| column.compared);
+                compared.map(|(_, ratio)| cell(ratio, 2, "x")).collect()
             };
-            self.print_rows(width, &format!("to {base}"), ratios);
+            let columns = self.columns.iter().filter(|column| column.compared);
+            self.print_rows(width, &format!("to {base}"), &columns.collect::<Vec<_>>(), ratios);
         }
-        self.print_rows(width, "", |row| {
+        self.print_rows(width, "", &self.columns.iter().collect::<Vec<_>>(), |row| {
             let figures = self.figures(row).into_iter().zip(&self.columns);
             figures
                 .map(|(figure, column)| cell(figure, column.decimals, ""))
@@ -139,16 +151,16 @@ impl Table {
         });
     }
 
-    fn print_rows(&self, width: usize, first: &str, cells: impl Fn(&Row) -> Vec<String>) {
+    fn print_rows(&self, width: usize, first: &str, columns: &[&Column], cells: impl Fn(&Row) -> Vec<String>) {
         let line = |first: &str, cells: &[String]| {
-            let cells = self.columns.iter().zip(cells);
+            let cells = columns.iter().zip(cells);
             let cells: String = cells
                 .map(|(column, cell)| format!("  {cell:>wide$}", wide = column.head.len().max(8)))
                 .collect();
             println!("{first:width$}{cells}");
         };
         println!();
-        let heads: Vec<_> = self.columns.iter().map(|column| column.head.to_owned()).collect();
+        let heads: Vec<_> = columns.iter().map(|column| column.head.to_owned()).collect();
         line(first, &heads);
         for row in &self.rows {
             line(&row.name, &cells(row));
@@ -164,7 +176,8 @@ impl Table {
             }
             for base in &self.bases {
                 let of = self.base(base).into_iter().flatten();
-                for ((column, figure), of) in self.columns.iter().zip(&figures).zip(of) {
+                let columns = self.columns.iter().zip(&figures).zip(of);
+                for ((column, figure), of) in columns.filter(|((column, _), _)| column.compared) {
                     line[format!("{}_vs_{}", column.field, word(base))] = json!(figure / of);
                 }
             }

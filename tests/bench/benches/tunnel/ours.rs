@@ -14,9 +14,12 @@ use macula_tokio::{
     tls::{ClientTls, Credentials, ServerTls, Trust},
 };
 
-use crate::work::{Acceptor, Duplex, Opener};
+use crate::work::Stream;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Incoming tunnels that wait to be taken.
+const BACKLOG: usize = 1024;
 
 /// The protocol of direct connections.
 pub(crate) const DIRECT: &str = "bench";
@@ -45,7 +48,7 @@ pub(crate) fn listen(credentials: Credentials, size: DatagramSize) -> Result<End
     Ok(endpoint)
 }
 
-pub(crate) async fn accept(endpoint: Endpoint) -> Result<Direct> {
+pub(crate) async fn accept(endpoint: &Endpoint) -> Result<Direct> {
     let connection = endpoint.accept().await.ok_or("no connection came")?;
     Ok(Direct(connection))
 }
@@ -59,15 +62,13 @@ pub(crate) async fn connect(server: SocketAddr, credentials: &Credentials, size:
 /// A connection without a relay.
 pub(crate) struct Direct(Connection);
 
-impl Opener for Direct {
-    async fn open(&mut self) -> Result<impl Duplex> {
-        Ok(self.0.open_bi().await?)
+impl Direct {
+    pub(crate) async fn open(&self) -> Result<Stream> {
+        Ok(Box::new(self.0.open_bi().await?))
     }
-}
 
-impl Acceptor for Direct {
-    async fn accept(&mut self) -> Result<impl Duplex> {
-        Ok(self.0.accept_bi().await?)
+    pub(crate) async fn accept(&self) -> Result<Stream> {
+        Ok(Box::new(self.0.accept_bi().await?))
     }
 }
 
@@ -84,12 +85,7 @@ pub(crate) fn relay(credentials: Credentials, size: DatagramSize) -> Result<Rela
     Ok(RelayServer::serve(&endpoint, RelayConfig::default(), config)?)
 }
 
-pub(crate) async fn node(
-    relay: SocketAddr,
-    name: &'static str,
-    credentials: &Credentials,
-    size: DatagramSize,
-) -> Result<Node> {
+pub(crate) async fn node(relay: SocketAddr, name: &str, credentials: &Credentials, size: DatagramSize) -> Result<Node> {
     let endpoint = Endpoint::bind(ANY, Options::default())?;
     let config = RelayClientConfig {
         relays: vec![format!("localhost:{}", relay.port()).parse()?],
@@ -97,7 +93,7 @@ pub(crate) async fn node(
         session: SessionConfig::new(Name::from(name)),
         supervisor: SupervisorConfig::default(),
     };
-    let node = RelayClient::start(&endpoint, config, 4)?;
+    let node = RelayClient::start(&endpoint, config, BACKLOG)?;
     if node.identified().await {
         Ok(Node(node))
     } else {
@@ -108,14 +104,12 @@ pub(crate) async fn node(
 /// A node at a relay.
 pub(crate) struct Node(RelayClient);
 
-impl Opener for Node {
-    async fn open(&mut self) -> Result<impl Duplex> {
-        Ok(self.0.open("receiver").await?)
+impl Node {
+    pub(crate) async fn open(&self, target: &str) -> Result<Stream> {
+        Ok(Box::new(self.0.open(target).await?))
     }
-}
 
-impl Acceptor for Node {
-    async fn accept(&mut self) -> Result<impl Duplex> {
-        Ok(self.0.incoming().await.ok_or("no tunnel came")?)
+    pub(crate) async fn accept(&self) -> Result<Stream> {
+        Ok(Box::new(self.0.incoming().await.ok_or("no tunnel came")?))
     }
 }

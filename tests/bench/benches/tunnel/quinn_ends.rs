@@ -5,11 +5,16 @@ use std::net::SocketAddr;
 use macula_bench::{Result, quinn_setup::Setup};
 use macula_tokio::tls::Credentials;
 
-use crate::work::{Acceptor, Duplex, Opener};
+use crate::{ours::DIRECT, work::Stream};
+
+/// As many streams as our relays take.
+fn setup(protocol: &[u8]) -> Setup {
+    Setup::new(protocol).streams(4096)
+}
 
 /// A listening endpoint.
 pub(crate) fn listen(credentials: &Credentials) -> Result<quinn::Endpoint> {
-    Setup::new(crate::ours::DIRECT.as_bytes()).listen(credentials)
+    setup(DIRECT.as_bytes()).listen(credentials)
 }
 
 pub(crate) async fn accept(endpoint: quinn::Endpoint) -> Result<Direct> {
@@ -21,7 +26,7 @@ pub(crate) async fn accept(endpoint: quinn::Endpoint) -> Result<Direct> {
 }
 
 pub(crate) async fn connect(server: SocketAddr, credentials: &Credentials, protocol: &[u8]) -> Result<Direct> {
-    let (endpoint, config) = Setup::new(protocol).dialler(credentials)?;
+    let (endpoint, config) = setup(protocol).dialler(credentials)?;
     let connection = endpoint.connect_with(config, server, "localhost")?.await?;
     Ok(Direct {
         connection,
@@ -35,16 +40,14 @@ pub(crate) struct Direct {
     _endpoint: quinn::Endpoint,
 }
 
-impl Opener for Direct {
-    async fn open(&mut self) -> Result<impl Duplex> {
+impl Direct {
+    pub(crate) async fn open(&self) -> Result<Stream> {
         let (send, recv) = self.connection.open_bi().await?;
-        Ok(tokio::io::join(recv, send))
+        Ok(Box::new(tokio::io::join(recv, send)))
     }
-}
 
-impl Acceptor for Direct {
-    async fn accept(&mut self) -> Result<impl Duplex> {
+    pub(crate) async fn accept(&self) -> Result<Stream> {
         let (send, recv) = self.connection.accept_bi().await?;
-        Ok(tokio::io::join(recv, send))
+        Ok(Box::new(tokio::io::join(recv, send)))
     }
 }

@@ -14,10 +14,10 @@ use macula_tokio::{
 };
 use tokio::io::AsyncReadExt;
 
-use crate::{
-    quinn_ends,
-    work::{Acceptor, Duplex, Opener},
-};
+use crate::{quinn_ends, work::Stream};
+
+/// Who the tunnels go to.
+pub(crate) const RECEIVER: &str = "receiver";
 
 /// A quinn connection to a relay.
 pub(crate) struct Node {
@@ -27,11 +27,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) async fn connect(relay: SocketAddr, name: &'static str, credentials: &Credentials) -> Result<Self> {
+    pub(crate) async fn connect(relay: SocketAddr, name: &str, credentials: &Credentials) -> Result<Self> {
         let direct = quinn_ends::connect(relay, credentials, alpn::MACULA_DIST).await?;
         let (send, recv) = direct.connection.open_bi().await?;
         let mut node = Self { direct, send, recv };
-        let name = Bytes::from_static(name.as_bytes());
+        let name = Bytes::copy_from_slice(name.as_bytes());
         node.say(Message::Identify { name }).await?;
         match node.hear().await? {
             Message::Identified => Ok(node),
@@ -53,31 +53,27 @@ impl Node {
     }
 
     /// The stream of a tunnel; there is only one at a time.
-    async fn tunnel(&mut self, id: TunnelId) -> Result<impl Duplex + use<>> {
+    async fn tunnel(&mut self, id: TunnelId) -> Result<Stream> {
         let (send, mut recv) = self.direct.connection.accept_bi().await?;
         let mut prefix = [0; 32];
         recv.read_exact(&mut prefix).await?;
         if prefix == *id.as_bytes() {
-            Ok(tokio::io::join(recv, send))
+            Ok(Box::new(tokio::io::join(recv, send)))
         } else {
             Err("the stream of another tunnel".into())
         }
     }
-}
 
-impl Opener for Node {
-    async fn open(&mut self) -> Result<impl Duplex> {
-        let target = Bytes::from_static(b"receiver");
+    pub(crate) async fn open(&mut self) -> Result<Stream> {
+        let target = Bytes::from_static(RECEIVER.as_bytes());
         self.say(Message::TunnelRequest { target }).await?;
         match self.hear().await? {
             Message::TunnelOk { tunnel } => self.tunnel(tunnel).await,
             other => Err(format!("instead of a tunnel: {}", other.kind()).into()),
         }
     }
-}
 
-impl Acceptor for Node {
-    async fn accept(&mut self) -> Result<impl Duplex> {
+    pub(crate) async fn accept(&mut self) -> Result<Stream> {
         match self.hear().await? {
             Message::TunnelNotify { tunnel, .. } => self.tunnel(tunnel).await,
             other => Err(format!("instead of a tunnel: {}", other.kind()).into()),

@@ -1,12 +1,18 @@
-//! What is measured, the same for every case: one stream of bytes, and one small message there and back.
+//! What is measured, the same for every case: a stream of bytes, one small message there and back, and many streams at once.
 
 use std::{
-    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use macula_bench::Result;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::link::Acceptor;
 
 /// Bytes given to a write, and room given to a read.
 const BLOCK: usize = 64 << 10;
@@ -17,40 +23,55 @@ const SINK: u8 = b'S';
 const ECHO: u8 = b'E';
 
 /// A stream in both directions.
-pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Duplex for T {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
-/// The end that opens streams.
-pub(crate) trait Opener: Send + 'static {
-    fn open(&mut self) -> impl Future<Output = Result<impl Duplex>> + Send;
-}
+/// One of any kind.
+pub(crate) type Stream = Box<dyn Duplex>;
 
-/// The end that takes them.
-pub(crate) trait Acceptor: Send + 'static {
-    fn accept(&mut self) -> impl Future<Output = Result<impl Duplex>> + Send;
-}
+/// Bytes that came on each stream of bulk.
+#[derive(Default)]
+pub(crate) struct Counters(Mutex<Vec<Arc<AtomicU64>>>);
 
-/// Takes one stream after the other; ends when no more can come.
-pub(crate) async fn serve(mut acceptor: impl Acceptor) {
-    while let Ok(stream) = acceptor.accept().await {
-        if let Err(error) = answer(stream).await {
-            eprintln!("a stream failed: {error}");
-        }
+impl Counters {
+    fn add(&self) -> Arc<AtomicU64> {
+        let counter = Arc::new(AtomicU64::new(0));
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(counter.clone());
+        counter
+    }
+
+    /// A list, in the order in which the streams came.
+    pub(crate) fn read(&self) -> Value {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|counter| counter.load(Relaxed)).collect()
     }
 }
 
-async fn answer(mut stream: impl Duplex) -> Result<()> {
+/// Takes all streams that come.
+pub(crate) async fn serve(mut acceptor: Acceptor, counters: Arc<Counters>) {
+    while let Ok(stream) = acceptor.accept().await {
+        let counters = counters.clone();
+        tokio::spawn(async move {
+            if let Err(error) = answer(stream, &counters).await {
+                eprintln!("a stream failed: {error}");
+            }
+        });
+    }
+}
+
+async fn answer(mut stream: Stream, counters: &Counters) -> Result<()> {
     match stream.read_u8().await? {
         SINK => {
+            let counter = counters.add();
             let mut buffer = vec![0; BLOCK];
-            let mut total = 0u64;
             loop {
                 match stream.read(&mut buffer).await? {
                     0 => break,
-                    read => total += read as u64,
-                }
+                    read => counter.fetch_add(read as u64, Relaxed),
+                };
             }
-            stream.write_u64(total).await?;
+            stream.write_u64(counter.load(Relaxed)).await?;
         }
         ECHO => {
             let mut message = [0; MESSAGE];
@@ -65,9 +86,8 @@ async fn answer(mut stream: impl Duplex) -> Result<()> {
 }
 
 /// Sends `bytes`, and waits until the other end says that it has read them.
-pub(crate) async fn bulk(opener: &mut impl Opener, bytes: u64) -> Result<Duration> {
+pub(crate) async fn bulk(mut stream: Stream, bytes: u64) -> Result<Duration> {
     let block = vec![0x5a; BLOCK];
-    let mut stream = opener.open().await?;
     stream.write_u8(SINK).await?;
     let started = Instant::now();
     for _ in 0..bytes / BLOCK as u64 {
@@ -84,8 +104,7 @@ pub(crate) async fn bulk(opener: &mut impl Opener, bytes: u64) -> Result<Duratio
 }
 
 /// Sends a small message and waits for its echo, `count` times.
-pub(crate) async fn trips(opener: &mut impl Opener, count: usize) -> Result<Vec<Duration>> {
-    let mut stream = opener.open().await?;
+pub(crate) async fn trips(mut stream: Stream, count: usize) -> Result<Vec<Duration>> {
     stream.write_u8(ECHO).await?;
     let mut times = Vec::with_capacity(count);
     let mut message = [7; MESSAGE];
@@ -100,7 +119,16 @@ pub(crate) async fn trips(opener: &mut impl Opener, count: usize) -> Result<Vec<
     Ok(times)
 }
 
-async fn drain(mut stream: impl Duplex) -> Result<()> {
+/// Sends as long as it can.
+pub(crate) async fn flood(mut stream: Stream) -> Result<()> {
+    let block = vec![0x5a; BLOCK];
+    stream.write_u8(SINK).await?;
+    loop {
+        stream.write_all(&block).await?;
+    }
+}
+
+async fn drain(mut stream: Stream) -> Result<()> {
     match stream.read(&mut [0]).await? {
         0 => Ok(()),
         _ => Err("more bytes than expected".into()),
