@@ -1,0 +1,174 @@
+//! The cases, and how the processes of each are started.
+
+use std::net::SocketAddr;
+
+use macula_bench::{Result, party::Party};
+use macula_tokio::{
+    DatagramSize, entropy,
+    tls::{Credentials, SelfSigned},
+};
+use serde_json::{Value, json};
+
+/// Which tokio runtime every party of a case runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    Multi,
+    Current,
+}
+
+/// What sender and receiver are made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    Quinn,
+    Ours,
+    Tcp,
+}
+
+/// What is between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path {
+    Direct,
+    /// Our relay.
+    Macula,
+    /// A relay written on quinn.
+    Quinn,
+    /// A forwarder of TCP connections.
+    Tcp,
+}
+
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) flavour: Flavour,
+    pub(crate) ends: Ends,
+    pub(crate) path: Path,
+    pub(crate) size: DatagramSize,
+    /// Connections of the sender, which its streams are spread over.
+    pub(crate) nodes: usize,
+}
+
+const fn case(name: &'static str, flavour: Flavour, ends: Ends, path: Path) -> Case {
+    Case {
+        name,
+        flavour,
+        ends,
+        path,
+        size: DatagramSize::UpTo(1452),
+        nodes: 1,
+    }
+}
+
+const fn nodes(mut case: Case, nodes: usize) -> Case {
+    case.nodes = nodes;
+    case
+}
+
+const fn largest(mut case: Case) -> Case {
+    case.size = DatagramSize::Discover;
+    case
+}
+
+/// What the others are compared with.
+pub(crate) const QUINN_MT: &str = "quinn direct, MT";
+pub(crate) const QUINN_CT: &str = "quinn direct, CT";
+pub(crate) const QUINN_RELAY_MT: &str = "quinn, quinn relay, MT";
+pub(crate) const QUINN_RELAY_CT: &str = "quinn, quinn relay, CT";
+
+use Flavour::{Current, Multi};
+
+pub(crate) const ONE: [Case; 14] = [
+    case(QUINN_MT, Multi, Ends::Quinn, Path::Direct),
+    case("ours direct, MT", Multi, Ends::Ours, Path::Direct),
+    case(QUINN_CT, Current, Ends::Quinn, Path::Direct),
+    case("ours direct, CT", Current, Ends::Ours, Path::Direct),
+    case("ours, our relay, MT", Multi, Ends::Ours, Path::Macula),
+    case("quinn, our relay, MT", Multi, Ends::Quinn, Path::Macula),
+    case(QUINN_RELAY_MT, Multi, Ends::Quinn, Path::Quinn),
+    case("TCP forwarder, MT", Multi, Ends::Tcp, Path::Tcp),
+    case("ours, our relay, CT", Current, Ends::Ours, Path::Macula),
+    case("quinn, our relay, CT", Current, Ends::Quinn, Path::Macula),
+    case(QUINN_RELAY_CT, Current, Ends::Quinn, Path::Quinn),
+    case("TCP forwarder, CT", Current, Ends::Tcp, Path::Tcp),
+    largest(case("ours direct, CT, 65000", Current, Ends::Ours, Path::Direct)),
+    largest(case("ours, our relay, CT, 65000", Current, Ends::Ours, Path::Macula)),
+];
+
+pub(crate) const MANY: [Case; 8] = [
+    case("1 node, our relay, MT", Multi, Ends::Ours, Path::Macula),
+    case("1 node, our relay, CT", Current, Ends::Ours, Path::Macula),
+    case("1 node, quinn relay, MT", Multi, Ends::Quinn, Path::Quinn),
+    case("1 node, quinn relay, CT", Current, Ends::Quinn, Path::Quinn),
+    nodes(case("100 nodes, our relay, CT", Current, Ends::Ours, Path::Macula), 100),
+    nodes(
+        case("100 nodes, quinn relay, CT", Current, Ends::Quinn, Path::Quinn),
+        100,
+    ),
+    case("TCP forwarder, MT", Multi, Ends::Tcp, Path::Tcp),
+    case("TCP forwarder, CT", Current, Ends::Tcp, Path::Tcp),
+];
+
+pub(crate) fn named(name: &str) -> Result<&'static Case> {
+    static ALL: [&[Case]; 2] = [&ONE, &MANY];
+    let mut all = ALL.into_iter().flatten();
+    Ok(all.find(|case| case.name == name).ok_or("an unknown case")?)
+}
+
+/// A case whose processes run.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    pub(crate) relay: Option<Party>,
+    pub(crate) receiver: Party,
+    pub(crate) sender: Party,
+}
+
+impl Scene {
+    pub(crate) fn start(case: &Case) -> Result<Self> {
+        Self::try_start(case).map_err(|error| format!("{}: {error}", case.name).into())
+    }
+
+    fn try_start(case: &Case) -> Result<Self> {
+        let content = SelfSigned {
+            names: vec!["localhost".to_owned()],
+            ..SelfSigned::default()
+        };
+        let pem = Credentials::self_signed(&entropy()?, &content)?.to_pem();
+        let start = |role: &str, to: Option<SocketAddr>| -> Result<(Party, Value)> {
+            let mut party = Party::start(&[role, case.name])?;
+            let ready = party.ask(&json!({ "credentials": pem, "to": to.map(|to| to.to_string()) }))?;
+            Ok((party, ready))
+        };
+        let address = |ready: &Value| -> Result<Option<SocketAddr>> {
+            let address = ready["address"].as_str().map(str::parse).transpose();
+            Ok(address?)
+        };
+        // A forwarder of TCP has to know where to; a relay is who the others have to know.
+        let (relay, receiver, to) = if case.path == Path::Tcp {
+            let (receiver, ready) = start("receive", None)?;
+            let (relay, ready) = start("relay", address(&ready)?)?;
+            (Some(relay), receiver, address(&ready)?)
+        } else if case.path == Path::Direct {
+            let (receiver, ready) = start("receive", None)?;
+            (None, receiver, address(&ready)?)
+        } else {
+            let (relay, ready) = start("relay", None)?;
+            let to = address(&ready)?;
+            let (receiver, _) = start("receive", to)?;
+            (Some(relay), receiver, to)
+        };
+        let (sender, _) = start("send", to)?;
+        Ok(Self {
+            relay,
+            receiver,
+            sender,
+        })
+    }
+}
+
+impl Scene {
+    /// Processor time so far: of all, and of the relay.
+    pub(crate) fn cpu(&self) -> (std::time::Duration, Option<std::time::Duration>) {
+        let relay = self.relay.as_ref().map(Party::cpu);
+        let all = self.sender.cpu() + self.receiver.cpu() + relay.unwrap_or_default();
+        (all, relay)
+    }
+}
