@@ -1,5 +1,8 @@
 //! Endpoints, relays, nodes and tasks on either runtime. The handles are the same on both.
 
+#[path = "../../macula-tokio/tests/common/mod.rs"]
+mod random;
+
 use std::{future::Future, net::SocketAddr, pin::Pin};
 
 use macula_driver::{Endpoint, Options, RelayClient, RelayServer, RpcServer, tcp::Spliced};
@@ -10,6 +13,7 @@ use macula_proto::{
     },
     tunnel::relay::RelayConfig,
 };
+pub(crate) use random::noise;
 
 /// A runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,15 +138,4 @@ pub(crate) fn listen(on: On, protocol: &[u8]) -> (Endpoint, CertificatePin) {
 pub(crate) fn dial(endpoint: &Endpoint, pin: CertificatePin, protocol: &[u8]) -> DialConfig {
     let tls = ClientTls::new(Trust::Pins(vec![pin])).alpn([protocol]);
     DialConfig::new(tls.build(endpoint.clock()).expect("client TLS"))
-}
-
-/// Bytes that no mix-up leaves as they are.
-pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut rng = macula_proto::Rng::from_seed(seed);
-    let mut out = Vec::with_capacity(length + 32);
-    while out.len() < length {
-        out.extend_from_slice(&rng.bytes::<32>());
-    }
-    out.truncate(length);
-    out
 }

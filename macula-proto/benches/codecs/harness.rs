@@ -8,50 +8,14 @@ use std::{
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
+use crate::arguments::Arguments;
+
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// How long one contender's turn is: shorter than what a busy machine gives to another process in between, so that most turns
 /// are not interrupted.
 const TURN: Duration = Duration::from_micros(500);
-
-pub(crate) struct Arguments {
-    quick: bool,
-    pub(crate) json: bool,
-    pub(crate) rounds: usize,
-    only: Vec<String>,
-}
-
-impl Arguments {
-    /// Whatever is not known is meant for another harness.
-    pub(crate) fn read() -> Self {
-        let mut read = Self {
-            quick: true,
-            json: false,
-            rounds: 41,
-            only: Vec::new(),
-        };
-        let mut test = false;
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                "--bench" => read.quick = false,
-                "--test" => test = true,
-                "--json" => read.json = true,
-                "--rounds" => read.rounds = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(read.rounds),
-                "--only" => read.only.extend(arguments.next()),
-                _ => {}
-            }
-        }
-        read.quick |= test;
-        read.rounds = if read.quick { 1 } else { read.rounds.max(1) };
-        read
-    }
-
-    pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|words| name.contains(words.as_str()))
-    }
-}
 
 /// One of those compared: does the same thing so many times.
 pub(crate) struct Contender {

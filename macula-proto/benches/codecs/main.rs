@@ -6,6 +6,7 @@
 //! does hits all of them alike; printed are medians over the rounds, and allocations per call as the allocator counts them.
 //! Without `--bench` (as `cargo test --benches` runs it) or with `--test` everything runs once, and nothing is measured.
 
+mod arguments;
 mod control;
 mod frames;
 mod harness;
@@ -15,12 +16,12 @@ mod vectors;
 
 use std::error::Error;
 
-use harness::Arguments;
+use arguments::Arguments;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
-    let arguments = Arguments::read();
+    let arguments = Arguments::read(41);
     let mut lines = frames::lines()?;
     lines.extend(control::lines()?);
     lines.retain(|line| arguments.wants(&line.name()));

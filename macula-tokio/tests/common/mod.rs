@@ -1,7 +1,9 @@
-//! What several test programs need.
+//! What several test programs need, those of the workspace's other crates included.
+
+#![allow(unreachable_pub, reason = "used from other crates by path")]
 
 /// Bytes that no mix-up leaves as they are.
-pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {

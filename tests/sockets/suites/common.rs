@@ -1,8 +1,12 @@
 //! Two endpoints on loopback.
 
+#[path = "../../../macula-tokio/tests/common/mod.rs"]
+mod random;
+
 use std::{future::Future, net::SocketAddr, time::Duration};
 
 use futures_lite::future::zip;
+pub(crate) use random::noise;
 
 use crate::{
     adapter::timeout,
@@ -85,18 +89,4 @@ pub(crate) async fn pair_with(server_transport: TransportConfig, client_transpor
         server,
         client,
     }
-}
-
-/// Bytes that no mix-up leaves as they are.
-pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut out = Vec::with_capacity(len + 8);
-    while out.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(len);
-    out
 }

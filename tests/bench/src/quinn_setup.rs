@@ -1,0 +1,118 @@
+//! quinn's endpoints, with the same certificate, cipher, datagram size, windows and socket buffers as ours.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use macula_tokio::{SocketOptions, tls::Credentials};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::{
+    client::Resumption,
+    pki_types::{PrivateKeyDer, pem::PemObject},
+    server::NoServerSessionStorage,
+};
+use socket2::{Domain, Socket, Type};
+
+use crate::Result;
+
+/// How an endpoint is set up.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    protocol: Vec<u8>,
+    resuming: bool,
+    streams: Option<u32>,
+}
+
+fn bind(server: Option<quinn::ServerConfig>) -> Result<quinn::Endpoint> {
+    let options = SocketOptions::default();
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    socket.set_recv_buffer_size(options.recv_buffer)?;
+    socket.set_send_buffer_size(options.send_buffer)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    let config = quinn::EndpointConfig::default();
+    let runtime = Arc::new(quinn::TokioRuntime);
+    Ok(quinn::Endpoint::new(config, server, socket.into(), runtime)?)
+}
+
+impl Setup {
+    /// With this protocol in TLS, sessions that are resumed, and as many streams as quinn allows by default.
+    pub fn new(protocol: &[u8]) -> Self {
+        Self {
+            protocol: protocol.to_vec(),
+            resuming: true,
+            streams: None,
+        }
+    }
+
+    /// With a whole handshake for every connection.
+    #[must_use]
+    pub fn never_resuming(mut self) -> Self {
+        self.resuming = false;
+        self
+    }
+
+    /// With so many bidirectional streams that the other end may have open.
+    #[must_use]
+    pub fn streams(mut self, streams: u32) -> Self {
+        self.streams = Some(streams);
+        self
+    }
+
+    fn transport(&self) -> Arc<quinn::TransportConfig> {
+        // The defaults are a ceiling of 1452 bytes and the windows that ours have as well.
+        let mut transport = quinn::TransportConfig::default();
+        transport
+            .max_idle_timeout(Some(quinn::VarInt::from_u32(120_000).into()))
+            .keep_alive_interval(Some(Duration::from_secs(20)));
+        if let Some(streams) = self.streams {
+            transport.max_concurrent_bidi_streams(streams.into());
+        }
+        Arc::new(transport)
+    }
+
+    /// A listening endpoint.
+    ///
+    /// # Errors
+    /// Those of rustls and of the socket.
+    pub fn listen(&self, credentials: &Credentials) -> Result<quinn::Endpoint> {
+        let key = PrivateKeyDer::from_pem_slice(credentials.key_to_pem().as_bytes())?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_single_cert(credentials.chain().to_vec(), key)?;
+        tls.alpn_protocols = vec![self.protocol.clone()];
+        if !self.resuming {
+            tls.session_storage = Arc::new(NoServerSessionStorage {});
+            tls.send_tls13_tickets = 0;
+        }
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+        config.transport_config(self.transport());
+        bind(Some(config))
+    }
+
+    /// An endpoint that dials, and with what.
+    ///
+    /// # Errors
+    /// Those of rustls and of the socket.
+    pub fn dialler(&self, credentials: &Credentials) -> Result<(quinn::Endpoint, quinn::ClientConfig)> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in credentials.chain() {
+            roots.add(certificate.clone())?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![self.protocol.clone()];
+        if !self.resuming {
+            tls.resumption = Resumption::disabled();
+        }
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+        config.transport_config(self.transport());
+        Ok((bind(None)?, config))
+    }
+}
