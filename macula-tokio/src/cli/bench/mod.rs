@@ -158,11 +158,12 @@ fn warn_of_what_disturbs(processors: usize) {
 
 /// Prints a line above the progress bar.
 fn print(events: &Events, bar: &ProgressBar, line: String) {
+    if bar.is_hidden() {
+        return events.print(line);
+    }
     bar.suspend(|| {
         events.print(line);
-        if !bar.is_hidden() {
-            events.flush();
-        }
+        events.flush();
     });
 }
 
