@@ -101,6 +101,13 @@ fn usage_errors_exit_with_2_and_say_what() {
         ("drain --timeout never", "is not a time"),
         ("demo --tunnels 100000", "200 tunnels at most"),
         ("demo --size big", "is not a size"),
+        ("bench --only bulk", "[possible values: direct-bulk, direct-trips,"),
+        ("bench --seconds 0", "must be more than 0"),
+        ("bench --datagrams 1000", "1000 is not in 1200..=65000"),
+        ("bench --insecure", "are about the relay of --relay"),
+        ("bench --name n", "--relay <HOST[:PORT]>"),
+        ("bench --relay r --only peering", "nothing that goes through --relay"),
+        ("bench --relay r --pin PIN --insecure", "cannot be used with"),
         ("peer", "Usage: macula peer"),
         ("peer listen", "--cert and --key, or --self-signed"),
         ("peer listen --cert c.pem", "--key <PEM>"),
@@ -208,7 +215,7 @@ fn usage_errors_exit_with_2_and_say_what() {
 
 #[test]
 fn help_teaches() {
-    let table: [(&str, &[&str]); 14] = [
+    let table: [(&str, &[&str]); 15] = [
         (
             "",
             &[
@@ -251,6 +258,17 @@ fn help_teaches() {
         ("status", &["--watch", "macula status --json"]),
         ("drain", &["--timeout", "exit"]),
         ("demo", &["--size", "--tunnels", "--seconds"]),
+        (
+            "bench",
+            &[
+                "direct-bulk one stream",
+                "99 of 100",
+                "peering connections of peers",
+                "--only",
+                "[default: 1452]",
+                "macula bench --json",
+            ],
+        ),
         ("peer", &["listen", "connect", "macula key new", "NODE_ID"]),
         (
             "peer listen",

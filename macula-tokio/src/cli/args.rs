@@ -12,6 +12,7 @@ use macula_proto::{
 
 use super::{
     beam::args::BeamArgs,
+    bench::args::BenchArgs,
     dist::args::DistArgs,
     inspect::{Format, HexBytes},
     peer::args::PeerArgs,
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// Check the whole way through a relay, in this process alone
     Demo(DemoArgs),
+    /// Measure what this machine, or the way through a relay, can do
+    Bench(Box<BenchArgs>),
     /// Take peers or dial one, and exchange signed frames
     Peer(PeerArgs),
     /// Offer procedures or call them, with streams of chunks in either or both directions

@@ -5,6 +5,7 @@ mod admin;
 mod args;
 mod backend;
 mod beam;
+mod bench;
 mod demo;
 mod dist;
 mod events;
@@ -89,6 +90,7 @@ async fn run<B: Backend>(backend: &B, command: Command, events: &Events) -> Outc
         Command::Status(args) => status::status(args, events, signals).await,
         Command::Drain(args) => status::drain(args, events, signals).await,
         Command::Demo(args) => demo::run(backend, args, events, signals).await,
+        Command::Bench(args) => bench::run(*args, events, signals).await,
         Command::Peer(args) => peer::run(args.command, events, signals).await,
         Command::Rpc(args) => rpc::run(args.command, events, signals).await,
         Command::Dist(args) => dist::run(args.command, events, signals).await,
