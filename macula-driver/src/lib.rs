@@ -7,13 +7,15 @@
 //!
 //! There is no channel and no second buffer between a handle and the endpoint: reading and writing a stream is a call on the
 //! sans-IO endpoint under one lock, and what does not fit stays with the caller. An adapter implements [`Socket`] with the
-//! UDP socket and the timer of its runtime, and [`Runtime`], with which endpoints, relays, nodes and servers spawn their tasks.
+//! UDP socket and the timer of its runtime, and [`Runtime`], with which endpoints, relays, nodes and servers spawn their tasks, look up names and make connections over TCP.
 
 mod active;
 mod clock;
 mod connection;
 mod dispatch;
 pub mod dist;
+#[cfg(feature = "dns")]
+mod dns;
 mod driver;
 mod endpoint;
 mod error;

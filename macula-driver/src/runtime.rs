@@ -1,47 +1,86 @@
 //! What a runtime lends to the glue that is written once for all of them.
 
 use std::{
+    fmt,
     future::Future,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    pin::pin,
+    pin::{Pin, pin},
     task::Poll,
     time::Instant,
 };
 
-use crate::{Endpoint, Options, Socket, bind, start_with};
+use crate::{
+    Endpoint, Options, Socket, bind,
+    dist::node::{ByteReader, ByteWriter},
+    start_with,
+};
 
-/// A runtime that drives endpoints, relays, nodes and servers. Nothing is kept in it: implementations are types without values,
-/// and stand for the runtime that a function is called in, or for the only one there is.
-pub trait Runtime: Send + Sync + 'static {
+/// A runtime that drives endpoints, relays, nodes and servers: a handle to it, which is cheap to clone.
+pub trait Runtime: fmt::Debug + Clone + Send + Sync + 'static {
     /// A UDP socket and a timer.
     type Socket: Socket;
     /// A task that was spawned. Dropping it ends the task: its future is dropped soon, and is polled no more after that.
     type Task: Send + Sync + 'static;
+    /// The halves of a TCP connection.
+    type TcpReader: ByteReader;
+    /// See [`TcpReader`](Self::TcpReader).
+    type TcpWriter: ByteWriter;
+
+    /// The runtime that this is called in, or the only one there is.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotConnected`] where there is none.
+    fn current() -> io::Result<Self>;
 
     /// Registers a non-blocking socket.
     ///
     /// # Errors
-    /// Those of the runtime; [`io::ErrorKind::NotConnected`] where there is none.
-    fn register(socket: UdpSocket) -> io::Result<Self::Socket>;
+    /// Those of the runtime.
+    fn register(&self, socket: UdpSocket) -> io::Result<Self::Socket>;
 
-    /// Runs a future to its end, as long as the task is kept.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::NotConnected`] where there is no runtime.
-    fn spawn(future: impl Future<Output = ()> + Send + 'static) -> io::Result<Self::Task>;
+    /// Runs a future to its end, as long as the task is kept. A runtime that is about to end drops the future.
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> Self::Task;
 
     /// Lets a task run on by itself.
     fn detach(task: Self::Task);
 
     /// Ready at this moment.
-    fn sleep_until(moment: Instant) -> impl Future<Output = ()> + Send;
+    fn sleep_until(&self, moment: Instant) -> impl Future<Output = ()> + Send + 'static;
 
     /// The addresses of a host, given by name or by number, with this port.
     ///
     /// # Errors
     /// Those of the resolver.
-    fn look_up(host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
+    fn look_up(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
+
+    /// A TCP connection, made to send small messages at once.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    fn connect_tcp(
+        &self,
+        to: SocketAddr,
+    ) -> impl Future<Output = io::Result<(Self::TcpReader, Self::TcpWriter)>> + Send;
+}
+
+/// A runtime, whichever it is.
+pub(crate) trait AnyRuntime: fmt::Debug + Send + Sync {
+    /// Runs a future to its end.
+    fn run(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>);
+
+    /// Ready at this moment.
+    fn timer(&self, moment: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+impl<R: Runtime> AnyRuntime for R {
+    fn run(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        Self::detach(self.spawn(future));
+    }
+
+    fn timer(&self, moment: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.sleep_until(moment))
+    }
 }
 
 impl Endpoint {
@@ -50,7 +89,7 @@ impl Endpoint {
     /// An IPv4 address takes IPv4 only, a certain IPv6 address IPv6 only, and `[::]` both. Port 0 lets the system choose.
     ///
     /// # Errors
-    /// Those of the operating system and of [`Runtime::register`]; [`io::ErrorKind::InvalidInput`] for a setting that is out of
+    /// Those of the operating system, of [`Runtime::current`] and [`Runtime::register`]; [`io::ErrorKind::InvalidInput`] for a setting that is out of
     /// range.
     pub fn bind<R: Runtime>(addr: SocketAddr, options: Options) -> io::Result<Self> {
         let socket = bind(addr, &options.socket)?;
@@ -74,9 +113,10 @@ impl Endpoint {
     /// # Errors
     /// As [`bind`](Self::bind).
     pub fn with_socket<R: Runtime>(socket: UdpSocket, options: Options) -> io::Result<Self> {
-        let (endpoint, driver) = start_with(socket, options, R::register)?;
+        let runtime = R::current()?;
+        let (endpoint, driver) = start_with(socket, options, |socket| runtime.register(socket))?;
         // Whoever waits for something is told why the driver ends.
-        R::detach(R::spawn(async { drop(driver.await) })?);
+        R::detach(runtime.spawn(async { drop(driver.await) }));
         Ok(endpoint)
     }
 }

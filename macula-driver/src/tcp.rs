@@ -347,13 +347,17 @@ async fn idle<R: Runtime>(flows: [&Flow; 2], limit: Option<Duration>, started: I
     let Some(limit) = limit else {
         return pending().await;
     };
+    // Outside of every runtime there is no timer to be had.
+    let Ok(runtime) = R::current() else {
+        return pending().await;
+    };
     loop {
         let last = flows.map(|flow| flow.last.load(Ordering::Relaxed)).into_iter().max();
         let due = started + Duration::from_millis(last.unwrap_or_default()) + limit;
         if due <= Instant::now() {
             return;
         }
-        R::sleep_until(due).await;
+        runtime.sleep_until(due).await;
     }
 }
 

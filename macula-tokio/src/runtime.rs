@@ -8,13 +8,16 @@ use std::{
 };
 
 use macula_driver::Runtime;
-use tokio::{runtime::Handle, task::AbortHandle};
+use tokio::{net::TcpStream, runtime::Handle, task::AbortHandle};
 
-use crate::driver::TokioSocket;
+use crate::{
+    dist::node::{Reader, Writer, halves},
+    driver::TokioSocket,
+};
 
-/// The runtime that a function is called in.
-#[derive(Debug)]
-pub(crate) enum Tokio {}
+/// A runtime of tokio.
+#[derive(Debug, Clone)]
+pub(crate) struct Tokio(Handle);
 
 /// A task that ends with this, unless it was detached.
 #[derive(Debug)]
@@ -31,29 +34,39 @@ impl Drop for Task {
 impl Runtime for Tokio {
     type Socket = TokioSocket;
     type Task = Task;
+    type TcpReader = Reader<TcpStream>;
+    type TcpWriter = Writer<TcpStream>;
 
-    fn register(socket: UdpSocket) -> io::Result<TokioSocket> {
-        handle()?;
+    fn current() -> io::Result<Self> {
+        let current = Handle::try_current().map(Self);
+        current.map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error))
+    }
+
+    fn register(&self, socket: UdpSocket) -> io::Result<TokioSocket> {
+        let _guard = self.0.enter();
         TokioSocket::new(socket)
     }
 
-    fn spawn(future: impl Future<Output = ()> + Send + 'static) -> io::Result<Task> {
-        Ok(Task(Some(handle()?.spawn(future).abort_handle())))
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> Task {
+        Task(Some(self.0.spawn(future).abort_handle()))
     }
 
     fn detach(mut task: Task) {
         task.0 = None;
     }
 
-    fn sleep_until(moment: Instant) -> impl Future<Output = ()> + Send {
+    fn sleep_until(&self, moment: Instant) -> impl Future<Output = ()> + Send + 'static {
+        let _guard = self.0.enter();
         tokio::time::sleep_until(moment.into())
     }
 
-    async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    async fn look_up(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         Ok(tokio::net::lookup_host((host, port)).await?.collect())
     }
-}
 
-fn handle() -> io::Result<Handle> {
-    Handle::try_current().map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error))
+    async fn connect_tcp(&self, to: SocketAddr) -> io::Result<(Self::TcpReader, Self::TcpWriter)> {
+        let stream = TcpStream::connect(to).await?;
+        stream.set_nodelay(true)?;
+        Ok(halves(stream))
+    }
 }

@@ -4,6 +4,7 @@
 
 mod command;
 mod common;
+#[path = "../../tests/common/name_server.rs"]
 mod name_server;
 
 use std::{

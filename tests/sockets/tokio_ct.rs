@@ -7,6 +7,9 @@ use tokio::runtime::Runtime;
 mod adapter;
 mod suites;
 
+/// Messages that are sent from one node to another.
+const MESSAGES: i64 = 100_000;
+
 fn runtime() -> Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().build().expect("a runtime")

@@ -7,6 +7,7 @@
 
 mod acceptor;
 mod connection;
+pub mod discovery;
 mod error;
 #[cfg(feature = "futures-io")]
 mod io_futures;

@@ -339,16 +339,18 @@ impl Resolve {
     /// Spawns a task that looks up names as the runtime does, as long as the node lives.
     ///
     /// # Errors
-    /// Those of [`Runtime::spawn`].
+    /// Those of [`Runtime::current`].
     pub fn spawn<R: Runtime>(self) -> io::Result<()> {
-        R::spawn(self.run::<R>()).map(R::detach)
+        let runtime = R::current()?;
+        R::detach(runtime.spawn(self.run(runtime.clone())));
+        Ok(())
     }
 
     /// A look-up that hangs is overtaken by the next one.
-    async fn run<R: Runtime>(self) {
+    async fn run<R: Runtime>(self, runtime: R) {
         let mut next = self.next().await;
         while let Some((attempt, address)) = next {
-            let looking = R::look_up(&address.host, address.port);
+            let looking = runtime.look_up(&address.host, address.port);
             next = match first(looking, self.next()).await {
                 First::One(Ok(found)) => {
                     self.answer(attempt, &found);

@@ -83,11 +83,13 @@ impl RpcServer {
     /// A server whose tasks are spawned on a runtime: the one that this is called in, where there are several.
     ///
     /// # Errors
-    /// Those of [`Runtime::spawn`].
+    /// Those of [`Runtime::current`].
     pub fn spawn<R: Runtime>(endpoint: &Endpoint, config: RpcServerConfig) -> io::Result<Self> {
         let handlers = Handlers::default();
         let progress = Arc::<Progress>::default();
-        let serving = serve::<R>(
+        let runtime = R::current()?;
+        let serving = serve(
+            runtime.clone(),
             endpoint.clone(),
             Arc::clone(&handlers),
             config,
@@ -97,7 +99,7 @@ impl RpcServer {
             endpoint: endpoint.clone(),
             handlers,
             progress,
-            _task: Box::new(R::spawn(serving)?),
+            _task: Box::new(runtime.spawn(serving)),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -276,9 +278,15 @@ impl Drop for Finish {
 
 // ----- the task ----------------------------------------------------------------------------------------------------
 
-async fn serve<R: Runtime>(endpoint: Endpoint, handlers: Handlers, config: RpcServerConfig, finish: Finish) {
+async fn serve<R: Runtime>(
+    runtime: R,
+    endpoint: Endpoint,
+    handlers: Handlers,
+    config: RpcServerConfig,
+    finish: Finish,
+) {
     let progress = &finish.0;
-    let mut running = Tasks::<R>::default();
+    let mut running = Tasks::on(runtime);
     let max = config.max_running.max(1);
     loop {
         let full = running.tasks.len() >= max;
@@ -323,20 +331,20 @@ async fn turn_away(endpoint: &Endpoint) {
 
 /// The handlers that run. They end with this.
 struct Tasks<R: Runtime> {
+    runtime: R,
     tasks: BTreeMap<u64, R::Task>,
     next: u64,
 }
 
-impl<R: Runtime> Default for Tasks<R> {
-    fn default() -> Self {
+impl<R: Runtime> Tasks<R> {
+    fn on(runtime: R) -> Self {
         Self {
+            runtime,
             tasks: BTreeMap::new(),
             next: 0,
         }
     }
-}
 
-impl<R: Runtime> Tasks<R> {
     fn start(&mut self, handlers: &Handlers, call: ServerCall, progress: &Arc<Progress>) {
         let handler = locked(handlers).get(call.procedure()).cloned();
         let Some(handler) = handler else {
@@ -348,10 +356,8 @@ impl<R: Runtime> Tasks<R> {
             progress: Arc::clone(progress),
             number: self.next,
         };
-        // A runtime that takes no task is about to end: the caller sees that the handler is gone.
-        if let Ok(task) = R::spawn(run(handler, call, over)) {
-            self.tasks.insert(self.next, task);
-        }
+        let task = self.runtime.spawn(run(handler, call, over));
+        self.tasks.insert(self.next, task);
     }
 
     fn forget(&mut self, finished: &[u64]) {

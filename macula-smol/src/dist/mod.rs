@@ -40,8 +40,9 @@
 //! [`serve_dist`](macula_driver::Endpoint::serve_dist), [`connect_dist`](macula_driver::Endpoint::connect_dist) and
 //! [`accept_dist`](macula_driver::Endpoint::accept_dist).
 
+pub mod discovery;
 pub mod epmd;
-mod node;
+pub(crate) mod node;
 
 pub use macula_driver::dist::{
     ControllerConfig, ControllerStats, DialError, DistAcceptor, DistConfig, DistConnection, DistEnd, DistId, DistInfo,
@@ -50,7 +51,7 @@ pub use macula_driver::dist::{
     node::{
         Admission, Atom, ByteReader, ByteWriter, Call, CallError, CommandError, ConnectError, DownReason, Events,
         Mailbox, NodeConfig, NodeEvent, NodeLimits, NodeStats, Pid, QuicConfig, QuicLink, Reference, RegisterError,
-        Signal, Target, Tasks, Term, atom,
+        Signal, Target, Term, atom,
     },
 };
 pub use node::Node;

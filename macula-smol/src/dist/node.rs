@@ -1,24 +1,20 @@
 //! Nodes on smol.
 
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    ops::Deref,
-    pin::Pin,
-    time::{Duration, Instant},
-};
+use std::{io, net::SocketAddr, ops::Deref, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
-use macula_driver::dist::node::{self, Admission, ByteReader, ByteWriter, ConnectError, NodeConfig, QuicConfig, Tasks};
+use macula_driver::{
+    Runtime as _,
+    dist::node::{self, Admission, ByteReader, ByteWriter, ConnectError, NodeConfig, QuicConfig},
+};
 use smol::{
     Timer,
     future::FutureExt,
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
 };
 
-use crate::{Endpoint, Options};
+use crate::{Endpoint, Options, runtime::Smol};
 
 /// How long a listener rests after it could not accept, for lack of file descriptors perhaps.
 const REST: Duration = Duration::from_millis(100);
@@ -55,12 +51,8 @@ impl Node {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(&self, name: &str, address: SocketAddr) -> Result<(), ConnectError> {
-        let open = async move {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Ok(halves(stream))
-        };
-        self.connect_with(name, open).await
+        self.connect_with(name, async move { Smol.connect_tcp(address).await })
+            .await
     }
 
     /// As [`connect`](Self::connect), over a stream of bytes that leads to the other node: TLS, or a tunnel.
@@ -122,32 +114,19 @@ async fn accept(admission: Admission, listener: TcpListener) {
     }
 }
 
-/// smol's global executor.
-struct Smol;
-
-impl Tasks for Smol {
-    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        smol::spawn(task).detach();
-    }
-
-    fn sleep_until(&self, at: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(async move { _ = Timer::at(at).await })
-    }
-}
-
 /// Bytes read at once.
 const READ: usize = 32 << 10;
 
 #[derive(Debug)]
-pub(super) struct Reader<S> {
+pub(crate) struct Reader<S> {
     half: ReadHalf<S>,
     buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
-pub(super) struct Writer<S>(WriteHalf<S>);
+pub(crate) struct Writer<S>(WriteHalf<S>);
 
-pub(super) fn halves<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (Reader<S>, Writer<S>) {
+pub(crate) fn halves<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (Reader<S>, Writer<S>) {
     let (half, writer) = smol::io::split(stream);
     let buffer = vec![0; READ];
     (Reader { half, buffer }, Writer(writer))

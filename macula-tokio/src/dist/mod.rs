@@ -34,7 +34,7 @@
 
 pub mod discovery;
 pub mod epmd;
-mod node;
+pub(crate) mod node;
 
 pub use macula_driver::dist::{
     ControllerConfig, ControllerStats, DialError, DistAcceptor, DistConfig, DistConnection, DistEnd, DistId, DistInfo,
@@ -43,7 +43,7 @@ pub use macula_driver::dist::{
     node::{
         Admission, Atom, ByteReader, ByteWriter, Call, CallError, CommandError, ConnectError, DownReason, Events,
         Mailbox, NodeConfig, NodeEvent, NodeLimits, NodeStats, Pid, QuicConfig, QuicLink, Reference, RegisterError,
-        Signal, Target, Tasks, Term, atom,
+        Signal, Target, Term, atom,
     },
 };
 pub use node::Node;

@@ -1,23 +1,18 @@
 //! Nodes on tokio.
 
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    ops::Deref,
-    pin::Pin,
-    time::{Duration, Instant},
-};
+use std::{io, net::SocketAddr, ops::Deref, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use macula_driver::dist::node::{self, Admission, ByteReader, ByteWriter, ConnectError, NodeConfig, QuicConfig, Tasks};
+use macula_driver::{
+    Runtime as _,
+    dist::node::{self, Admission, ByteReader, ByteWriter, ConnectError, NodeConfig, QuicConfig},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
-    net::{TcpListener, TcpStream},
-    runtime::Handle,
+    net::TcpListener,
 };
 
-use crate::{Endpoint, Options};
+use crate::{Endpoint, Options, runtime::Tokio};
 
 /// How long a listener rests after it could not accept, for lack of file descriptors perhaps.
 const REST: Duration = Duration::from_millis(100);
@@ -34,8 +29,7 @@ impl Node {
     /// [`io::ErrorKind::InvalidInput`] for a name that is not `name@host`; those of the operating system's randomness;
     /// [`io::ErrorKind::NotConnected`] outside of a tokio runtime.
     pub fn start(config: NodeConfig) -> io::Result<Self> {
-        let runtime = Handle::try_current().map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error))?;
-        node::Node::start_on(Tokio(runtime), config).map(Self)
+        node::Node::start_on(Tokio::current()?, config).map(Self)
     }
 
     /// Listens for nodes on a TCP address, until the node ends; returns the address with its real port. Erlang nodes find it
@@ -56,11 +50,7 @@ impl Node {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(&self, name: &str, address: SocketAddr) -> Result<(), ConnectError> {
-        let open = async move {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Ok(halves(stream))
-        };
+        let open = async move { Tokio::current()?.connect_tcp(address).await };
         self.connect_with(name, open).await
     }
 
@@ -124,26 +114,12 @@ async fn accept(admission: Admission, listener: TcpListener) {
     }
 }
 
-/// The runtime that a node was started on.
-struct Tokio(Handle);
-
-impl Tasks for Tokio {
-    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        self.0.spawn(task);
-    }
-
-    fn sleep_until(&self, at: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let _guard = self.0.enter();
-        Box::pin(tokio::time::sleep_until(at.into()))
-    }
-}
-
 #[derive(Debug)]
-pub(super) struct Reader<S>(ReadHalf<S>);
+pub(crate) struct Reader<S>(ReadHalf<S>);
 #[derive(Debug)]
-pub(super) struct Writer<S>(WriteHalf<S>);
+pub(crate) struct Writer<S>(WriteHalf<S>);
 
-pub(super) fn halves<S: AsyncRead + AsyncWrite>(stream: S) -> (Reader<S>, Writer<S>) {
+pub(crate) fn halves<S: AsyncRead + AsyncWrite>(stream: S) -> (Reader<S>, Writer<S>) {
     let (reader, writer) = tokio::io::split(stream);
     (Reader(reader), Writer(writer))
 }

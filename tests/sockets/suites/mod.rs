@@ -3,6 +3,8 @@
 mod common;
 mod connections;
 mod deployed;
+mod discovery;
+mod dist;
 mod extension;
 mod peer;
 mod process;

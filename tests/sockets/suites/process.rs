@@ -11,10 +11,10 @@ const PART: &str = "MACULA_PART_OF_A_TEST";
 /// What the line begins with that such a process says.
 const SAYS: &str = "part of a test says ";
 
-fn command(test: &str) -> Command {
+fn command(test: &str, argument: &str) -> Command {
     let mut command = Command::new(env::current_exe().expect("this program"));
     command.args([test, "--exact", "--ignored", "--nocapture", "--test-threads", "1"]);
-    command.env(PART, "").stdin(Stdio::null());
+    command.env(PART, argument).stdin(Stdio::null());
     command
 }
 
@@ -23,9 +23,14 @@ pub(crate) fn is_part() -> bool {
     env::var_os(PART).is_some()
 }
 
+/// What this process was told when it was started for a part of a test.
+pub(crate) fn argument() -> Option<String> {
+    env::var(PART).ok()
+}
+
 /// Runs such a test to its end.
 pub(crate) fn alone(test: &str) {
-    let status = command(test).status().expect("it starts");
+    let status = command(test, "").status().expect("it starts");
     assert!(status.success(), "{test}: {status}");
 }
 
@@ -45,7 +50,15 @@ pub(crate) struct Part {
 impl Part {
     /// Starts it, and waits for what it has to say.
     pub(crate) fn start(test: &str) -> Self {
-        let mut process = command(test).stdout(Stdio::piped()).spawn().expect("it starts");
+        Self::start_with(test, "")
+    }
+
+    /// As [`start`](Self::start), with something for it to know.
+    pub(crate) fn start_with(test: &str, argument: &str) -> Self {
+        let mut process = command(test, argument)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
         let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
         let mut said = lines
             .map_while(Result::ok)

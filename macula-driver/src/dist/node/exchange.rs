@@ -143,7 +143,7 @@ async fn exchange<R: ByteReader, W: ByteWriter>(
 
 async fn send<W: ByteWriter>(shared: &Shared, id: u64, link: &Link, sender: &mut Sender<W>) -> io::Error {
     let quarter = (shared.config.net_ticktime / 4).max(Duration::from_millis(1));
-    let mut tick = shared.tasks.sleep_until(Instant::now() + quarter);
+    let mut tick = shared.runtime.timer(Instant::now() + quarter);
     let mut silent = true;
     loop {
         let mut batch = shared.take(id);
@@ -151,7 +151,7 @@ async fn send<W: ByteWriter>(shared: &Shared, id: u64, link: &Link, sender: &mut
             if let First::One(()) = first(link.writable.raised(), &mut tick).await {
                 continue;
             }
-            tick = shared.tasks.sleep_until(Instant::now() + quarter);
+            tick = shared.runtime.timer(Instant::now() + quarter);
             if std::mem::replace(&mut silent, true) {
                 sender.tick().await
             } else {
@@ -170,7 +170,7 @@ async fn send<W: ByteWriter>(shared: &Shared, id: u64, link: &Link, sender: &mut
 async fn receive<R: ByteReader>(shared: &Shared, id: u64, link: &Link, receiver: &mut Receiver<R>) -> DownReason {
     let limit = shared.config.net_ticktime;
     let mut heard = Instant::now();
-    let mut deadline = shared.tasks.sleep_until(heard + limit);
+    let mut deadline = shared.runtime.timer(heard + limit);
     loop {
         match take_in(shared, id, receiver) {
             Ok(true) => {}
@@ -188,7 +188,7 @@ async fn receive<R: ByteReader>(shared: &Shared, id: u64, link: &Link, receiver:
             First::One(Err(error)) => return DownReason::Lost(error.kind()),
             First::Other(()) if heard.elapsed() >= limit => return DownReason::NetTickTimeout,
             // One timer for many reads: it is set again only when it has run out.
-            First::Other(()) => deadline = shared.tasks.sleep_until(heard + limit),
+            First::Other(()) => deadline = shared.runtime.timer(heard + limit),
         }
     }
 }

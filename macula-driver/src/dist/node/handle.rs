@@ -15,11 +15,14 @@ use macula_proto::{
 };
 
 use super::{
-    ByteReader, ByteWriter, CallError, ConnectError, DownReason, Mailbox, NodeConfig, NodeEvent, Tasks, exchange,
+    ByteReader, ByteWriter, CallError, ConnectError, DownReason, Mailbox, NodeConfig, NodeEvent, exchange,
     shared::{Link, Shared},
     sync::{Subscriber, outcome},
 };
-use crate::runtime::{First, first};
+use crate::{
+    Runtime,
+    runtime::{First, first},
+};
 
 /// How long the farewells of QUIC connections may take to leave.
 const LAST_PACKETS: Duration = Duration::from_secs(1);
@@ -37,12 +40,12 @@ impl Drop for Handle {
 }
 
 impl Node {
-    /// Starts a node whose tasks run there, without connections.
+    /// Starts a node whose tasks run there, without connections. They do so wherever its methods are called.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for a name that is not `name@host`; those of the operating system's randomness.
-    pub fn start_on(tasks: impl Tasks, config: NodeConfig) -> io::Result<Self> {
-        let shared = Shared::new(Box::new(tasks), config)?;
+    pub fn start_on(runtime: impl Runtime, config: NodeConfig) -> io::Result<Self> {
+        let shared = Shared::new(Box::new(runtime), config)?;
         Ok(Self(Arc::new(Handle(Arc::new(shared)))))
     }
 

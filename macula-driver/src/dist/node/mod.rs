@@ -2,7 +2,7 @@
 //!
 //! A [`Node`] has a name and a cookie. It is connected with others over streams of bytes, such as the TCP connections that Erlang nodes
 //! make by themselves, or over QUIC; messages, links and monitors are the same over both. Its processes are [mailboxes](Mailbox).
-//! An adapter adds what needs its runtime: [`Tasks`], listeners and sockets.
+//! An adapter adds what needs its [`Runtime`](crate::Runtime): listeners and sockets.
 //!
 //! The node says in the handshake that it is hidden, as C nodes do, so that Erlang's `global` leaves it alone: it is listed by
 //! `nodes(hidden)`.
@@ -16,7 +16,7 @@ mod quic;
 mod shared;
 mod sync;
 
-use std::{fmt, future::Future, io, pin::Pin, time::Duration, time::Instant};
+use std::{fmt, io, time::Duration};
 
 use macula_proto::{
     Code,
@@ -37,15 +37,6 @@ pub use macula_proto::{
     dist::node::{Call, CommandError, NodeLimits, NodeStats, RegisterError, Signal, Target},
     wire::etf::{Atom, Pid, Reference, Term},
 };
-
-/// Where the tasks of a node run.
-pub trait Tasks: Send + Sync + 'static {
-    /// Runs a task to its end.
-    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>);
-
-    /// Is ready at that moment.
-    fn sleep_until(&self, at: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>>;
-}
 
 /// Who a node is.
 #[derive(Debug, Clone)]

@@ -24,7 +24,7 @@ use macula_proto::{
 };
 
 use super::{
-    DownReason, NodeConfig, NodeEvent, Tasks,
+    DownReason, NodeConfig, NodeEvent,
     quic::Quic,
     sync::{Broadcast, Changes, Flag},
 };
@@ -32,7 +32,7 @@ use crate::{
     clock,
     dist::DistConnection,
     entropy,
-    runtime::{First, first},
+    runtime::{AnyRuntime, First, first},
 };
 
 /// Events that a slow subscriber may be behind.
@@ -45,7 +45,7 @@ pub(super) struct Shared {
     pub(super) config: NodeConfig,
     pub(super) name: Atom,
     pub(super) creation: u32,
-    pub(super) tasks: Box<dyn Tasks>,
+    pub(super) runtime: Box<dyn AnyRuntime>,
     pub(super) quic: OnceLock<Quic>,
     state: Mutex<State>,
     /// Something that was refused may be tried again.
@@ -79,7 +79,7 @@ pub(super) struct Link {
 pub(super) type Actions = Vec<Action<u64>>;
 
 impl Shared {
-    pub(super) fn new(tasks: Box<dyn Tasks>, config: NodeConfig) -> io::Result<Self> {
+    pub(super) fn new(runtime: Box<dyn AnyRuntime>, config: NodeConfig) -> io::Result<Self> {
         let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "a node's name is NAME@HOST");
         let (short, host) = config.name.split_once('@').ok_or_else(invalid)?;
         let name = Atom::new(&config.name).map_err(|_| invalid())?;
@@ -92,7 +92,7 @@ impl Shared {
         of_node.limits = config.limits.clone();
         Ok(Self {
             config,
-            tasks,
+            runtime,
             quic: OnceLock::new(),
             state: Mutex::new(State {
                 node: node::Node::new(of_node),
@@ -117,12 +117,12 @@ impl Shared {
     }
 
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(Box::pin(task));
+        self.runtime.run(Box::pin(task));
     }
 
     /// What `future` gives, unless that takes longer.
     pub(super) async fn until<T>(&self, deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
-        match first(future, self.tasks.sleep_until(deadline)).await {
+        match first(future, self.runtime.timer(deadline)).await {
             First::One(value) => Some(value),
             First::Other(()) => None,
         }

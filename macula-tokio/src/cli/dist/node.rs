@@ -251,17 +251,16 @@ async fn enter(at: &HostPort, name: &str, port: u16) -> Result<epmd::Registratio
 // ----- whom it dials -----------------------------------------------------------------------------------------------
 
 async fn domains(args: &DistNodeArgs) -> Result<Vec<(String, Arc<SrvRecords>)>, Failure> {
-    let server = match &args.dns {
+    let servers = match &args.dns {
         Some(at) => {
             let found = at.resolve().await;
-            let found = found.map_err(|error| Failure::failed("discovery", format_args!("{at}: {error}")))?;
-            found.first().copied()
+            found.map_err(|error| Failure::failed("discovery", format_args!("{at}: {error}")))?
         }
-        None => None,
+        None => Vec::new(),
     };
     let records = |srv: &SrvArg| {
         let mut config = SrvConfig::new(&srv.domain);
-        config.server = server;
+        config.servers.clone_from(&servers);
         if let Some(prefix) = &srv.prefix {
             config.names = Names::Prefix(prefix.clone());
         }

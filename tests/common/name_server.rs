@@ -35,6 +35,12 @@ pub(crate) enum Reply {
     Short,
     /// Too long for a datagram. Over TCP: this, or a message that breaks off.
     Long(Option<Box<Reply>>),
+    /// From another address than the one that was asked.
+    Elsewhere(Box<Reply>),
+    /// That it cannot read queries with more than a question, or else this.
+    Old(Box<Reply>),
+    /// So many answers, which these bytes behind the question pretend to be.
+    Raw(u16, Vec<u8>),
 }
 
 /// A name server on loopback, for the time of the test.
@@ -56,25 +62,40 @@ impl Server {
         thread::spawn({
             let (asked, zone) = (Arc::clone(&asked), Arc::clone(&zone));
             move || {
+                let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
                 let mut buffer = [0; 4096];
                 while let Ok((length, from)) = udp.recv_from(&mut buffer) {
                     asked.fetch_add(1, Ordering::Relaxed);
-                    for answer in answers(&buffer[..length], &zone, false) {
-                        udp.send_to(&answer, from).unwrap();
+                    let (query, reply) = asked_for(&buffer[..length], &zone);
+                    let socket = match reply {
+                        Reply::Elsewhere(_) => &elsewhere,
+                        _ => &udp,
+                    };
+                    for answer in of(&query, &reply, false) {
+                        socket.send_to(&answer, from).unwrap();
                     }
                 }
             }
         });
         thread::spawn(move || {
+            let mut kept = Vec::new();
             for stream in tcp.incoming() {
                 let mut stream = stream.unwrap();
                 let mut length = [0; 2];
                 stream.read_exact(&mut length).unwrap();
                 let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
                 stream.read_exact(&mut query).unwrap();
-                for answer in answers(&query, &zone, true) {
-                    let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
-                    let _ = stream.write_all(&[&length[..], &answer].concat());
+                let (query, reply) = asked_for(&query, &zone);
+                let answers = of(&query, &reply, true);
+                for answer in &answers {
+                    let mut length = u16::try_from(answer.len()).unwrap();
+                    if let Reply::Long(None) = reply {
+                        length += 100;
+                    }
+                    let _ = stream.write_all(&[&length.to_be_bytes()[..], answer].concat());
+                }
+                if answers.is_empty() {
+                    kept.push(stream);
                 }
             }
         });
@@ -90,11 +111,11 @@ fn name(text: &str) -> Name<Vec<u8>> {
     text.parse().unwrap()
 }
 
-fn answers(query: &[u8], zone: &Zone, over_tcp: bool) -> Vec<Vec<u8>> {
+fn asked_for<'a>(query: &'a [u8], zone: &Zone) -> (Message<&'a [u8]>, Reply) {
     let query = Message::from_octets(query).unwrap();
     let question = query.sole_question().unwrap();
     let reply = zone(&question.qname().to_string().to_ascii_lowercase(), question.qtype());
-    of(&query, &reply, over_tcp)
+    (query, reply)
 }
 
 fn of(query: &Message<&[u8]>, reply: &Reply, over_tcp: bool) -> Vec<Vec<u8>> {
@@ -118,6 +139,20 @@ fn of(query: &Message<&[u8]>, reply: &Reply, over_tcp: bool) -> Vec<Vec<u8>> {
         }
         Reply::Code(code) => start(*code).finish(),
         Reply::Silence => return Vec::new(),
+        Reply::Elsewhere(reply) => return of(query, reply, over_tcp),
+        Reply::Old(_) if query.header_counts().arcount() > 0 => {
+            let mut answer = query.as_slice()[..12].to_vec();
+            // An answer, of a header only: it says that the query has a wrong form.
+            (answer[2], answer[3]) = (0x80, 1);
+            answer[4..].fill(0);
+            answer
+        }
+        Reply::Old(reply) => return of(query, reply, over_tcp),
+        Reply::Raw(count, bytes) => {
+            let mut answer = start(Rcode::NOERROR).finish();
+            answer[6..8].copy_from_slice(&count.to_be_bytes());
+            [answer, bytes.clone()].concat()
+        }
         Reply::Short => {
             let mut answer = start(Rcode::NOERROR);
             let data = UnknownRecordData::from_octets(Rtype::SRV, [0, 1, 0]).unwrap();
@@ -146,7 +181,7 @@ fn of(query: &Message<&[u8]>, reply: &Reply, over_tcp: bool) -> Vec<Vec<u8>> {
         }
         Reply::Long(full) if over_tcp => match full {
             Some(full) => return of(query, full, true),
-            None => b"\0\x01".to_vec(),
+            None => start(Rcode::NOERROR).finish(),
         },
         Reply::Long(_) => {
             let mut answer = start(Rcode::NOERROR);
