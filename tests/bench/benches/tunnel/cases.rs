@@ -1,6 +1,6 @@
 //! The cases, and how the processes of each are started.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use macula_bench::{Result, party::Party};
 use macula_tokio::{
@@ -36,13 +36,20 @@ pub(crate) enum Path {
     Tcp,
 }
 
+/// Settings of our endpoints.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tuning {
+    pub(crate) size: DatagramSize,
+    pub(crate) spin: Duration,
+}
+
 #[derive(Debug)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) flavour: Flavour,
     pub(crate) ends: Ends,
     pub(crate) path: Path,
-    pub(crate) size: DatagramSize,
+    pub(crate) tuning: Tuning,
     /// Connections of the sender, which its streams are spread over.
     pub(crate) nodes: usize,
 }
@@ -53,7 +60,10 @@ const fn case(name: &'static str, flavour: Flavour, ends: Ends, path: Path) -> C
         flavour,
         ends,
         path,
-        size: DatagramSize::UpTo(1452),
+        tuning: Tuning {
+            size: DatagramSize::UpTo(1452),
+            spin: Duration::ZERO,
+        },
         nodes: 1,
     }
 }
@@ -63,8 +73,13 @@ const fn nodes(mut case: Case, nodes: usize) -> Case {
     case
 }
 
-const fn largest(mut case: Case) -> Case {
-    case.size = DatagramSize::Discover;
+const fn up_to(mut case: Case, size: u16) -> Case {
+    case.tuning.size = DatagramSize::UpTo(size);
+    case
+}
+
+const fn spinning(mut case: Case) -> Case {
+    case.tuning.spin = Duration::from_micros(50);
     case
 }
 
@@ -76,7 +91,7 @@ pub(crate) const QUINN_RELAY_CT: &str = "quinn, quinn relay, CT";
 
 use Flavour::{Current, Multi};
 
-pub(crate) const ONE: [Case; 14] = [
+pub(crate) const ONE: [Case; 19] = [
     case(QUINN_MT, Multi, Ends::Quinn, Path::Direct),
     case("ours direct, MT", Multi, Ends::Ours, Path::Direct),
     case(QUINN_CT, Current, Ends::Quinn, Path::Direct),
@@ -89,8 +104,19 @@ pub(crate) const ONE: [Case; 14] = [
     case("quinn, our relay, CT", Current, Ends::Quinn, Path::Macula),
     case(QUINN_RELAY_CT, Current, Ends::Quinn, Path::Quinn),
     case("TCP forwarder, CT", Current, Ends::Tcp, Path::Tcp),
-    largest(case("ours direct, CT, 65000", Current, Ends::Ours, Path::Direct)),
-    largest(case("ours, our relay, CT, 65000", Current, Ends::Ours, Path::Macula)),
+    up_to(case("ours direct, MT, 9000", Multi, Ends::Ours, Path::Direct), 9000),
+    up_to(case("ours direct, CT, 9000", Current, Ends::Ours, Path::Direct), 9000),
+    up_to(case("ours direct, MT, 65000", Multi, Ends::Ours, Path::Direct), 65_000),
+    up_to(
+        case("ours direct, CT, 65000", Current, Ends::Ours, Path::Direct),
+        65_000,
+    ),
+    up_to(
+        case("ours, our relay, CT, 65000", Current, Ends::Ours, Path::Macula),
+        65_000,
+    ),
+    spinning(case("ours direct, CT, spinning", Current, Ends::Ours, Path::Direct)),
+    spinning(case("ours, our relay, CT, spinning", Current, Ends::Ours, Path::Macula)),
 ];
 
 pub(crate) const MANY: [Case; 8] = [
@@ -166,7 +192,7 @@ impl Scene {
 
 impl Scene {
     /// Processor time so far: of all, and of the relay.
-    pub(crate) fn cpu(&self) -> (std::time::Duration, Option<std::time::Duration>) {
+    pub(crate) fn cpu(&self) -> (Duration, Option<Duration>) {
         let relay = self.relay.as_ref().map(Party::cpu);
         let all = self.sender.cpu() + self.receiver.cpu() + relay.unwrap_or_default();
         (all, relay)

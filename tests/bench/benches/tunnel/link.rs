@@ -31,9 +31,9 @@ impl Opener {
             }
             (Ends::Quinn, _) => Self::Quinn(quinn_ends::connect(to, credentials, ours::DIRECT.as_bytes()).await?),
             (Ends::Ours, Path::Macula) => {
-                Self::Node(ours::node(to, &format!("sender-{node}"), credentials, case.size).await?)
+                Self::Node(ours::node(to, &format!("sender-{node}"), credentials, case.tuning).await?)
             }
-            (Ends::Ours, _) => Self::Ours(ours::connect(to, credentials, case.size).await?),
+            (Ends::Ours, _) => Self::Ours(ours::connect(to, credentials, case.tuning).await?),
         })
     }
 
@@ -76,9 +76,9 @@ impl Acceptor {
             }
             (Ends::Quinn, _, None) => Self::QuinnAt(quinn_ends::listen(credentials)?),
             (Ends::Ours, _, Some(relay)) => {
-                Self::Node(ours::node(relay, scripted::RECEIVER, credentials, case.size).await?)
+                Self::Node(ours::node(relay, scripted::RECEIVER, credentials, case.tuning).await?)
             }
-            (Ends::Ours, _, None) => Self::OursAt(ours::listen(credentials.clone(), case.size)?),
+            (Ends::Ours, _, None) => Self::OursAt(ours::listen(credentials.clone(), case.tuning)?),
         })
     }
 

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use macula_bench::Result;
 use macula_tokio::{
-    Connection, DatagramSize, DialConfig, Endpoint, ListenConfig, Options, RelayClient, RelayClientConfig, RelayServer,
+    Connection, DialConfig, Endpoint, ListenConfig, Options, RelayClient, RelayClientConfig, RelayServer,
     TransportConfig, alpn,
     proto::tunnel::{
         Name,
@@ -14,7 +14,7 @@ use macula_tokio::{
     tls::{ClientTls, Credentials, ServerTls, Trust},
 };
 
-use crate::work::Stream;
+use crate::{cases::Tuning, work::Stream};
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -24,26 +24,32 @@ const BACKLOG: usize = 1024;
 /// The protocol of direct connections.
 pub(crate) const DIRECT: &str = "bench";
 
-fn transport(size: DatagramSize) -> TransportConfig {
+fn options(tuning: Tuning) -> Options {
+    let mut options = Options::default();
+    options.spin = tuning.spin;
+    options
+}
+
+fn transport(tuning: Tuning) -> TransportConfig {
     let mut transport = TransportConfig::relay();
-    transport.datagram_size = size;
+    transport.datagram_size = tuning.size;
     transport
 }
 
-fn dial(endpoint: &Endpoint, credentials: &Credentials, protocol: &[u8], size: DatagramSize) -> Result<DialConfig> {
+fn dial(endpoint: &Endpoint, credentials: &Credentials, protocol: &[u8], tuning: Tuning) -> Result<DialConfig> {
     let trust = Trust::Roots(credentials.chain().to_vec());
     let tls = ClientTls::new(trust).alpn([protocol]).build(endpoint.clock())?;
     let mut config = DialConfig::new(tls);
-    config.transport = transport(size);
+    config.transport = transport(tuning);
     Ok(config)
 }
 
 /// A listening endpoint.
-pub(crate) fn listen(credentials: Credentials, size: DatagramSize) -> Result<Endpoint> {
-    let endpoint = Endpoint::bind(ANY, Options::default())?;
+pub(crate) fn listen(credentials: Credentials, tuning: Tuning) -> Result<Endpoint> {
+    let endpoint = Endpoint::bind(ANY, options(tuning))?;
     let tls = ServerTls::new(credentials).alpn([DIRECT]).build(endpoint.clock())?;
     let mut config = ListenConfig::new(tls);
-    config.transport = transport(size);
+    config.transport = transport(tuning);
     endpoint.listen(config)?;
     Ok(endpoint)
 }
@@ -53,9 +59,9 @@ pub(crate) async fn accept(endpoint: &Endpoint) -> Result<Direct> {
     Ok(Direct(connection))
 }
 
-pub(crate) async fn connect(server: SocketAddr, credentials: &Credentials, size: DatagramSize) -> Result<Direct> {
-    let endpoint = Endpoint::bind(ANY, Options::default())?;
-    let config = dial(&endpoint, credentials, DIRECT.as_bytes(), size)?;
+pub(crate) async fn connect(server: SocketAddr, credentials: &Credentials, tuning: Tuning) -> Result<Direct> {
+    let endpoint = Endpoint::bind(ANY, options(tuning))?;
+    let config = dial(&endpoint, credentials, DIRECT.as_bytes(), tuning)?;
     Ok(Direct(endpoint.connect(&config, server, "localhost").await?))
 }
 
@@ -73,23 +79,23 @@ impl Direct {
 }
 
 /// A relay; batches of 4, as relays have them.
-pub(crate) fn relay(credentials: Credentials, size: DatagramSize) -> Result<RelayServer> {
-    let mut options = Options::default();
+pub(crate) fn relay(credentials: Credentials, tuning: Tuning) -> Result<RelayServer> {
+    let mut options = options(tuning);
     options.receive_batch = 4;
     let endpoint = Endpoint::bind(ANY, options)?;
     let tls = ServerTls::new(credentials)
         .alpn([alpn::MACULA_DIST])
         .build(endpoint.clock())?;
     let mut config = ListenConfig::new(tls);
-    config.transport = transport(size);
+    config.transport = transport(tuning);
     Ok(RelayServer::serve(&endpoint, RelayConfig::default(), config)?)
 }
 
-pub(crate) async fn node(relay: SocketAddr, name: &str, credentials: &Credentials, size: DatagramSize) -> Result<Node> {
-    let endpoint = Endpoint::bind(ANY, Options::default())?;
+pub(crate) async fn node(relay: SocketAddr, name: &str, credentials: &Credentials, tuning: Tuning) -> Result<Node> {
+    let endpoint = Endpoint::bind(ANY, options(tuning))?;
     let config = RelayClientConfig {
         relays: vec![format!("localhost:{}", relay.port()).parse()?],
-        dial: dial(&endpoint, credentials, alpn::MACULA_DIST, size)?,
+        dial: dial(&endpoint, credentials, alpn::MACULA_DIST, tuning)?,
         session: SessionConfig::new(Name::from(name)),
         supervisor: SupervisorConfig::default(),
     };
