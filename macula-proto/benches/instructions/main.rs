@@ -147,7 +147,7 @@ fn verify((raw, key): (RawFrame, PublicKey)) -> (RawFrame, Result<(), VerifyErro
 fn notify() -> Message {
     Message::TunnelNotify {
         tunnel: TunnelId::from_bytes([b'A'; 32]),
-        source: Bytes::from_static(b"alice@host1"),
+        source: "alice@host1".into(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use macula_tokio::{
     alpn,
     proto::wire::{
@@ -30,7 +30,7 @@ impl Node {
         let direct = quinn_ends::connect(relay, credentials, alpn::MACULA_DIST).await?;
         let (send, recv) = direct.connection.open_bi().await?;
         let mut node = Self { direct, send, recv };
-        let name = Bytes::from_static(name.as_bytes());
+        let name = name.into();
         node.say(Message::Identify { name }).await?;
         match node.hear().await? {
             Message::Identified => Ok(node),
@@ -66,7 +66,7 @@ impl Node {
 
 impl Opener for Node {
     async fn open(&mut self) -> Result<impl Duplex> {
-        let target = Bytes::from_static(b"receiver");
+        let target = "receiver".into();
         self.say(Message::TunnelRequest { target }).await?;
         match self.hear().await? {
             Message::TunnelOk { tunnel } => self.tunnel(tunnel).await,
