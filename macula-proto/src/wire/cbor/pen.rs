@@ -73,7 +73,9 @@ impl<'o> Pen<'o> {
 
     #[cold]
     fn put_flushed(&mut self, bytes: &[u8]) {
-        self.out.reserve(self.at + bytes.len() + ROOM / 2);
+        // Room that was given may be all that it takes; where there is none, some is made for what follows.
+        let behind = if self.out.capacity() == 0 { ROOM / 2 } else { 0 };
+        self.out.reserve(self.at + bytes.len() + behind);
         self.flush();
         self.out.put_slice(bytes);
     }
