@@ -15,7 +15,7 @@ use macula_proto::{
     },
     wire::{
         Encoding,
-        control::{Message, TunnelId},
+        control::{Message, NodeName, TunnelId},
     },
 };
 
@@ -91,7 +91,7 @@ impl World {
         } else {
             Encoding::Cbor
         };
-        let name = |byte: Option<u8>| BytesMut::from(&[b'a' + byte.unwrap_or(0) % CLIENTS][..]).freeze();
+        let name = |byte: Option<u8>| NodeName::new(&[b'a' + byte.unwrap_or(0) % CLIENTS]);
         match operation & 0x0f {
             0 => self.lose(client),
             1 | 2 => self.say(

@@ -199,8 +199,7 @@ impl Raw {
     }
 
     pub(crate) fn identify(&self, world: &mut World, name: &str) {
-        let name = Bytes::copy_from_slice(name.as_bytes());
-        self.message(world, &Message::Identify { name });
+        self.message(world, &Message::Identify { name: name.into() });
     }
 
     /// The next message on the first stream.
@@ -275,7 +274,5 @@ pub(crate) fn frame(message: &Message) -> Bytes {
 }
 
 pub(crate) fn request(target: &str) -> Message {
-    Message::TunnelRequest {
-        target: Bytes::copy_from_slice(target.as_bytes()),
-    }
+    Message::TunnelRequest { target: target.into() }
 }

@@ -140,7 +140,7 @@ fn announcements_without_streams_are_held_in_number_and_time() {
     let mut caught = trap.catch_identified();
     let notify = |number| Message::TunnelNotify {
         tunnel: id(number),
-        source: Bytes::from_static(b"nobody"),
+        source: "nobody".into(),
     };
     for round in 0..30u64 {
         trap.say(&caught, &frames((round * 100..round * 100 + 100).map(notify)));
@@ -192,7 +192,7 @@ fn one_stream_is_one_tunnel_whatever_is_announced() {
     let caught = trap.catch_identified();
     let notify = || Message::TunnelNotify {
         tunnel: id(1),
-        source: Bytes::from_static(b"nobody"),
+        source: "nobody".into(),
     };
     trap.say(&caught, &frames((0..50).map(|_| notify())));
     let stream = trap.open(&caught, Dir::Bi).unwrap();

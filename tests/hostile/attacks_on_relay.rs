@@ -161,7 +161,7 @@ fn who_never_identifies_is_closed_after_ten_seconds() {
     let slow = scene.attack();
     let begin = scene.world.now.mono;
     // One of them says its name a byte a second.
-    let name = Bytes::from_static(b"a name that takes long to say");
+    let name = "a name that takes long to say".into();
     for byte in &frame(&Message::Identify { name })[..9] {
         slow.say(&mut scene.world, &[*byte]);
         scene.tick();

@@ -30,14 +30,14 @@ fn message_of(json: &Json) -> Option<Message> {
     let tunnel = || TunnelId::try_from(string(json, "tunnel_id").as_ref()).expect("32 bytes");
     Some(match text(json, "type") {
         "identify" => Message::Identify {
-            name: string_of("node_name")?,
+            name: string_of("node_name")?.into(),
         },
         "identified" => {
             assert_eq!(text(json, "status"), "ok");
             Message::Identified
         }
         "tunnel_request" => Message::TunnelRequest {
-            target: string_of("target")?,
+            target: string_of("target")?.into(),
         },
         "tunnel_ok" => Message::TunnelOk { tunnel: tunnel() },
         "tunnel_error" => Message::TunnelError {
@@ -45,7 +45,7 @@ fn message_of(json: &Json) -> Option<Message> {
         },
         "tunnel_notify" => Message::TunnelNotify {
             tunnel: tunnel(),
-            source: string_of("source")?,
+            source: string_of("source")?.into(),
         },
         "tunnel_close" => Message::TunnelClose { tunnel: tunnel() },
         other => panic!("unknown type {other}"),

@@ -162,7 +162,7 @@ impl Rig {
                 self.hear(&Message::TunnelError { reason }, cbor);
             }
             Op::Notify { tunnel, source, cbor } => {
-                let source = BytesMut::from(name(source).as_bytes()).freeze();
+                let source = name(source).as_bytes().into();
                 self.hear(
                     &Message::TunnelNotify {
                         tunnel: id(tunnel),
@@ -173,7 +173,7 @@ impl Rig {
             }
             Op::Closed { tunnel } => self.hear(&Message::TunnelClose { tunnel: id(tunnel) }, false),
             Op::Odd { kind, cbor } => {
-                let name = BytesMut::from(name(kind).as_bytes()).freeze();
+                let name = name(kind).as_bytes().into();
                 let odd = if kind & 1 == 0 {
                     Message::Identify { name }
                 } else {

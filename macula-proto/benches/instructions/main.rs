@@ -16,12 +16,13 @@ use gungraun::{
 use macula_proto::{
     identity::{Identity, PublicKey},
     wire::{
-        DecodeLimits, Encoding, Value,
+        DecodeLimits, Encoding, Value, cbor,
         control::{Message, TunnelId},
         frame::{
             Body, Call, Connect, DecodedFrame, Frame, FrameEncodeError, FrameId, Header, Id16, Id32, Publish, RawFrame,
             StreamData, StreamEncoding, VerifyError,
         },
+        rpc::{self, StreamId},
     },
 };
 
@@ -110,27 +111,27 @@ fn signer(frame: Frame) -> (Frame, Identity) {
 }
 
 #[library_benchmark]
-#[bench::connect(config = limit(1_875), args = (connect()))]
-#[bench::publish(config = limit(1_919), args = (publish()))]
-#[bench::call(config = limit(2_223), args = (call()))]
-#[bench::stream_data(config = limit(1_801), args = (stream_data()))]
+#[bench::connect(config = limit(1_542), args = (connect()))]
+#[bench::publish(config = limit(1_562), args = (publish()))]
+#[bench::call(config = limit(1_764), args = (call()))]
+#[bench::stream_data(config = limit(1_719), args = (stream_data()))]
 fn encode(frame: Frame) -> (Frame, Result<RawFrame, FrameEncodeError>) {
     let encoded = black_box(&frame).encode_unsigned();
     (frame, encoded)
 }
 
 #[library_benchmark]
-#[bench::connect(config = limit(7_846), args = (signed(connect())))]
-#[bench::publish(config = limit(6_763), args = (signed(publish())))]
-#[bench::call(config = limit(7_701), args = (signed(call())))]
-#[bench::stream_data(config = limit(5_476), args = (signed(stream_data())))]
+#[bench::connect(config = limit(5_059), args = (signed(connect())))]
+#[bench::publish(config = limit(3_603), args = (signed(publish())))]
+#[bench::call(config = limit(4_942), args = (signed(call())))]
+#[bench::stream_data(config = limit(2_915), args = (signed(stream_data())))]
 fn decode(payload: Bytes) -> DecodedFrame {
     DecodedFrame::decode(black_box(payload), &DecodeLimits::DEFAULT).expect("decodes")
 }
 
 #[library_benchmark]
-#[bench::connect(config = limit(256_535), args = (signer(connect())))]
-#[bench::publish(config = limit(256_556), args = (signer(publish())))]
+#[bench::connect(config = limit(256_176), args = (signer(connect())))]
+#[bench::publish(config = limit(256_055), args = (signer(publish())))]
 fn sign((frame, identity): (Frame, Identity)) -> (Frame, Result<RawFrame, FrameEncodeError>) {
     let signed = black_box(&frame).sign(&identity);
     (frame, signed)
@@ -144,10 +145,35 @@ fn verify((raw, key): (RawFrame, PublicKey)) -> (RawFrame, Result<(), VerifyErro
     (raw, verified)
 }
 
+fn tree(payload: &Bytes) -> Value {
+    cbor::det::decode(payload, &DecodeLimits::DEFAULT).expect("decodes")
+}
+
+fn tree_and_room(frame: Frame) -> (Value, BytesMut) {
+    let payload = signed(frame);
+    (tree(&payload), BytesMut::with_capacity(payload.len()))
+}
+
+#[library_benchmark]
+#[bench::publish(config = limit(6_778), args = (signed(publish())))]
+#[bench::stream_data(config = limit(7_055), args = (signed(stream_data())))]
+fn tree_decode(payload: Bytes) -> (Bytes, Value) {
+    let value = tree(black_box(&payload));
+    (payload, value)
+}
+
+#[library_benchmark]
+#[bench::publish(config = limit(2_286), args = (tree_and_room(publish())))]
+#[bench::stream_data(config = limit(2_413), args = (tree_and_room(stream_data())))]
+fn tree_encode((value, mut out): (Value, BytesMut)) -> (Value, BytesMut) {
+    cbor::det::encode(black_box(&value), &mut out).expect("encodes");
+    (value, out)
+}
+
 fn notify() -> Message {
     Message::TunnelNotify {
         tunnel: TunnelId::from_bytes([b'A'; 32]),
-        source: Bytes::from_static(b"alice@host1"),
+        source: "alice@host1".into(),
     }
 }
 
@@ -162,25 +188,56 @@ fn written(encoding: Encoding) -> Bytes {
 }
 
 #[library_benchmark]
-#[bench::msgpack(config = limit(528), args = (room(), Encoding::MessagePack))]
-#[bench::cbor(config = limit(528), args = (room(), Encoding::Cbor))]
+#[bench::msgpack(config = limit(192), args = (room(), Encoding::MessagePack))]
+#[bench::cbor(config = limit(168), args = (room(), Encoding::Cbor))]
 fn control_encode((message, mut out): (Message, BytesMut), encoding: Encoding) -> (Message, BytesMut) {
     black_box(&message).encode(encoding, &mut out);
     (message, out)
 }
 
 #[library_benchmark]
-#[bench::msgpack(config = limit(959), args = (written(Encoding::MessagePack)))]
-#[bench::cbor(config = limit(998), args = (written(Encoding::Cbor)))]
+#[bench::msgpack(config = limit(220), args = (written(Encoding::MessagePack)))]
+#[bench::cbor(config = limit(235), args = (written(Encoding::Cbor)))]
 fn control_decode(payload: Bytes) -> (Bytes, Message) {
     let (_, message) = Message::decode(black_box(&payload)).expect("decodes");
     (payload, message)
 }
 
-library_benchmark_group!(name = frames, benchmarks = [encode, decode, sign, verify]);
+const STREAM: StreamId = StreamId([0x5A; 16]);
+
+/// A raw chunk of 64 bytes.
+fn chunk(encoding: Encoding) -> Bytes {
+    let mut out = BytesMut::new();
+    rpc::encode_data_head(STREAM, 300, 64, encoding, &mut out).expect("short enough");
+    out.extend_from_slice(&[7; 64]);
+    out.freeze()
+}
+
+#[library_benchmark]
+#[bench::msgpack(config = limit(898), args = (BytesMut::with_capacity(512), Encoding::MessagePack))]
+#[bench::cbor(config = limit(1_038), args = (BytesMut::with_capacity(512), Encoding::Cbor))]
+fn chunk_head_encode(mut out: BytesMut, encoding: Encoding) -> BytesMut {
+    rpc::encode_data_head(black_box(STREAM), 300, 64, encoding, &mut out).expect("short enough");
+    out
+}
+
+#[library_benchmark]
+#[bench::msgpack(config = limit(3_848), args = (chunk(Encoding::MessagePack)))]
+#[bench::cbor(config = limit(4_477), args = (chunk(Encoding::Cbor)))]
+fn chunk_decode(message: Bytes) -> Option<Result<(rpc::Message, Encoding), rpc::Bad>> {
+    let mut decoder = rpc::Decoder::default();
+    decoder.push(black_box(message));
+    decoder.next()
+}
+
+library_benchmark_group!(
+    name = frames,
+    benchmarks = [encode, decode, tree_encode, tree_decode, sign, verify]
+);
 library_benchmark_group!(name = control, benchmarks = [control_encode, control_decode]);
+library_benchmark_group!(name = chunks, benchmarks = [chunk_head_encode, chunk_decode]);
 
 main!(
     config = LibraryBenchmarkConfig::default().output_format(OutputFormat::default().truncate_description(None)),
-    library_benchmark_groups = [frames, control]
+    library_benchmark_groups = [frames, control, chunks]
 );

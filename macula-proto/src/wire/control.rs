@@ -18,15 +18,18 @@
 //! Replies carry no request id: `tun_ok` and `tun_err` answer a connection's requests in their order.
 
 mod id;
+mod name;
 mod read;
 mod reason;
+mod usual;
 
 pub use id::{TunnelId, TunnelIdError};
+pub use name::NodeName;
 pub use reason::Reason;
 
 use super::framing::{FrameTooLarge, PREFIX};
 use super::{DecodeError, Encoding, cbor, msgpack};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BytesMut;
 use thiserror::Error;
 
 /// Longest node name that [`Message::decode`] takes, in bytes: Erlang node names are atoms, which end at 255 characters.
@@ -38,14 +41,14 @@ pub enum Message {
     /// The node at the other end has this name. The relay answers [`Message::Identified`].
     Identify {
         /// The node's name, as `alice@host`.
-        name: Bytes,
+        name: NodeName,
     },
     /// The relay knows the node by its name now.
     Identified,
     /// The node wants a tunnel to the node of that name.
     TunnelRequest {
         /// Name of the node to reach.
-        target: Bytes,
+        target: NodeName,
     },
     /// The oldest unanswered request got a tunnel. A stream that begins with its id comes, or has come, from the relay.
     TunnelOk {
@@ -62,7 +65,7 @@ pub enum Message {
         /// The new tunnel.
         tunnel: TunnelId,
         /// Name of the node that asked for it.
-        source: Bytes,
+        source: NodeName,
     },
     /// The node has done with the tunnel; the relay ends both of its streams.
     TunnelClose {
@@ -76,29 +79,15 @@ impl Message {
     ///
     /// Names are written as they are: keeping them within what the receiver takes is up to the caller.
     pub fn encode(&self, encoding: Encoding, out: &mut BytesMut) {
-        let start = out.len();
-        out.put_u32(0);
-        match self {
-            Self::Identify { name } => put(encoding, out, &[("n", name), ("t", b"id")]),
-            Self::Identified => put(encoding, out, &[("t", b"id_ok")]),
-            Self::TunnelRequest { target } => put(encoding, out, &[("t", b"tun_req"), ("target", target)]),
-            Self::TunnelOk { tunnel } => put(encoding, out, &[("t", b"tun_ok"), ("tid", tunnel.as_bytes())]),
-            Self::TunnelError { reason } => put(encoding, out, &[("r", reason.as_bytes()), ("t", b"tun_err")]),
-            Self::TunnelNotify { tunnel, source } => {
-                let fields: &[Field<'_>] = &[("src", source), ("t", b"tun_notify"), ("tid", tunnel.as_bytes())];
-                put(encoding, out, fields);
-            }
-            Self::TunnelClose { tunnel } => put(encoding, out, &[("t", b"tun_close"), ("tid", tunnel.as_bytes())]),
-        }
-        let length = out.len() - start - PREFIX;
-        if let Some(prefix) = out.get_mut(start..start + PREFIX) {
-            prefix.copy_from_slice(&(length as u32).to_be_bytes());
+        match encoding {
+            Encoding::MessagePack => usual::put::<usual::MessagePack>(self, out),
+            Encoding::Cbor => usual::put::<usual::Cbor>(self, out),
         }
     }
 
     /// Decodes a payload (what follows the length prefix), in the encoding its first byte tells.
     ///
-    /// Names are copied out of the payload, and nothing else is allocated.
+    /// Nothing is allocated but for names of more than [`NodeName::INLINE`] bytes and reasons that are not known.
     ///
     /// # Errors
     /// Whatever is not one of the messages above: see [`ControlError`]. Names of more than [`MAX_NAME`] bytes are refused.
@@ -114,10 +103,21 @@ impl Message {
         let first = *payload.first().ok_or(ControlError::Empty)?;
         let encoding = Encoding::detect(first).ok_or(ControlError::NotAMap)?;
         let message = match encoding {
+            Encoding::MessagePack => usual::message::<usual::MessagePack>(payload, max_name),
+            Encoding::Cbor => usual::message::<usual::Cbor>(payload, max_name),
+        };
+        match message {
+            Some(message) => Ok((encoding, message)),
+            None => Ok((encoding, Self::decode_any(encoding, payload, max_name)?)),
+        }
+    }
+
+    /// The message, however it is written.
+    fn decode_any(encoding: Encoding, payload: &[u8], max_name: usize) -> Result<Self, ControlError> {
+        match encoding {
             Encoding::MessagePack => read::message(msgpack::MsgpackReader::new(payload), max_name),
             Encoding::Cbor => read::message(cbor::CborReader::new(payload), max_name),
-        };
-        Ok((encoding, message?))
+        }
     }
 
     /// The message's name, as the protocol's documentation has it; for logs and counters.
@@ -130,27 +130,6 @@ impl Message {
             Self::TunnelError { .. } => "tunnel_error",
             Self::TunnelNotify { .. } => "tunnel_notify",
             Self::TunnelClose { .. } => "tunnel_close",
-        }
-    }
-}
-
-type Field<'a> = (&'static str, &'a [u8]);
-
-fn put(encoding: Encoding, out: &mut BytesMut, fields: &[Field<'_>]) {
-    match encoding {
-        Encoding::MessagePack => {
-            msgpack::put_map(out, fields.len() as u32);
-            for (key, value) in fields {
-                msgpack::put_bytes(out, key.as_bytes());
-                msgpack::put_bytes(out, value);
-            }
-        }
-        Encoding::Cbor => {
-            cbor::put_map(out, fields.len());
-            for (key, value) in fields {
-                cbor::put_bytes(out, key.as_bytes());
-                cbor::put_bytes(out, value);
-            }
         }
     }
 }

@@ -47,7 +47,7 @@ impl Default for DecodeLimits {
 
 /// Strings of up to this many bytes are copied out of the input; longer ones share its buffer. So a short string never
 /// keeps a large receive buffer alive, and a large body is never copied.
-const COPY_UP_TO: usize = 512;
+pub(super) const COPY_UP_TO: usize = 512;
 
 /// A tree of values in the order of the wire.
 ///

@@ -80,7 +80,7 @@ impl Relay {
         }));
         let notify = Message::TunnelNotify {
             tunnel: id,
-            source: route.source_name.to_bytes(),
+            source: route.source_name.to_bytes().into(),
         };
         self.send(route.target, &notify, actions);
         let requester = route.requester;

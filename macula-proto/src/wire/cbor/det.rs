@@ -10,14 +10,18 @@
 //! The decoder takes canonical bytes only. Text is not checked for UTF-8: deployed peers do not, and sign such text.
 
 use super::super::DecodeErrorKind;
-use super::super::value::shared;
 use super::reader::{ARRAY, BYTES, CborReader, Head, MAP, NEGATIVE, SIMPLE, TEXT, UINT};
-use super::{deeper, writer};
-use crate::wire::reader::{Reader, Str};
+use super::{deeper, pen::Pen, writer};
+use crate::wire::reader::Reader;
 use crate::wire::{DecodeError, DecodeLimits, EncodeError, Value};
 use bytes::{Bytes, BytesMut};
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::ops::Range;
+
+mod source;
+
+pub(crate) use source::{SMALL, Source};
 
 /// The initial byte that stands for null.
 const NULL: u8 = 22;
@@ -29,7 +33,9 @@ const NULL: u8 = 22;
 /// levels. `out` is then as it was before.
 pub fn encode(value: &Value, out: &mut BytesMut) -> Result<(), EncodeError> {
     let start = out.len();
-    let written = put(value, out, DecodeLimits::DEFAULT.depth);
+    let mut pen = Pen::new(out);
+    let written = put(value, &mut pen, DecodeLimits::DEFAULT.depth);
+    pen.flush();
     if written.is_err() {
         out.truncate(start);
     }
@@ -37,20 +43,20 @@ pub fn encode(value: &Value, out: &mut BytesMut) -> Result<(), EncodeError> {
 }
 
 /// Appends `value`, nested no deeper than `depth`; after an error also some of it.
-pub(crate) fn put(value: &Value, out: &mut BytesMut, depth: usize) -> Result<(), EncodeError> {
+pub(crate) fn put(value: &Value, out: &mut Pen<'_>, depth: usize) -> Result<(), EncodeError> {
     match value {
-        Value::Null => writer::put_null(out),
-        Value::Bool(true) => writer::put_text(out, b"true"),
-        Value::Bool(false) => writer::put_text(out, b"false"),
-        Value::Uint(value) => writer::put_uint(out, *value),
-        Value::Int(value) => writer::put_uint(out, u64::try_from(*value).map_err(|_| EncodeError::Negative)?),
+        Value::Null => out.null(),
+        Value::Bool(true) => out.text(b"true"),
+        Value::Bool(false) => out.text(b"false"),
+        Value::Uint(value) => out.uint(*value),
+        Value::Int(value) => out.uint(u64::try_from(*value).map_err(|_| EncodeError::Negative)?),
         Value::Float(value) if !value.is_finite() => return Err(EncodeError::NotFinite),
-        Value::Float(value) => writer::put_text(out, float_text(*value).as_bytes()),
-        Value::Bytes(bytes) => writer::put_bytes(out, bytes),
-        Value::Text(text) => writer::put_text(out, text),
+        Value::Float(value) => out.text(float_text(*value).as_bytes()),
+        Value::Bytes(bytes) => out.bytes(bytes),
+        Value::Text(text) => out.text(text),
         Value::Array(elements) => {
             let depth = deeper(depth)?;
-            writer::put_array(out, elements.len());
+            out.array(elements.len());
             for element in elements {
                 put(element, out, depth)?;
             }
@@ -61,32 +67,42 @@ pub(crate) fn put(value: &Value, out: &mut BytesMut, depth: usize) -> Result<(),
 }
 
 /// As [`put`], for the entries of a map.
-pub(crate) fn put_map(entries: &[(Value, Value)], out: &mut BytesMut, depth: usize) -> Result<(), EncodeError> {
+pub(crate) fn put_map(entries: &[(Value, Value)], out: &mut Pen<'_>, depth: usize) -> Result<(), EncodeError> {
     put_sorted(entries, out, deeper(depth)?)
 }
 
-fn put_sorted(entries: &[(Value, Value)], out: &mut BytesMut, depth: usize) -> Result<(), EncodeError> {
-    writer::put_map(out, entries.len());
+fn put_sorted(entries: &[(Value, Value)], out: &mut Pen<'_>, depth: usize) -> Result<(), EncodeError> {
+    out.map(entries.len());
     if let Some(sorted) = in_order(entries) {
         for (key, value) in sorted {
-            put(key, out, depth)?;
+            if let Value::Text(name) = key {
+                out.text(name);
+            }
             put(value, out, depth)?;
         }
         return Ok(());
     }
     let mut encoded = BytesMut::new();
-    let mut sorted = Vec::with_capacity(entries.len());
-    for (key, value) in entries {
-        put(key, &mut encoded, depth)?;
-        sorted.push((encoded.split().freeze(), value));
+    let mut pen = Pen::new(&mut encoded);
+    let mut ends = Vec::with_capacity(entries.len());
+    for (key, _) in entries {
+        put(key, &mut pen, depth)?;
+        ends.push(pen.position());
     }
-    sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let alike = |pair: &[(Bytes, &Value)]| matches!(pair, [(a, _), (b, _)] if a == b);
+    pen.flush();
+    let mut start = 0;
+    let mut sorted = Vec::with_capacity(entries.len());
+    for (end, (_, value)) in ends.into_iter().zip(entries) {
+        sorted.push((encoded.get(start..end).unwrap_or_default(), value));
+        start = end;
+    }
+    sorted.sort_by_key(|(key, _)| *key);
+    let alike = |pair: &[(&[u8], &Value)]| matches!(pair, [(a, _), (b, _)] if a == b);
     if sorted.windows(2).any(alike) {
         return Err(EncodeError::DuplicateKey);
     }
     for (key, value) in sorted {
-        out.extend_from_slice(&key);
+        out.put_slice(key);
         put(value, out, depth)?;
     }
     Ok(())
@@ -138,13 +154,22 @@ pub fn float_text(value: f64) -> String {
 
 /// Decodes one value that takes up all of `bytes`.
 ///
-/// Long strings share the buffer of `bytes`, short ones are copied.
+/// Strings of more than 512 bytes share the buffer of `bytes` if that has more than 1,024; all others share copies of no more than
+/// 1,024 bytes, so that none keeps a large buffer alive for its sake.
 ///
 /// # Errors
 /// Whatever is not the one canonical encoding of a value in the subset, is beyond `limits`, or is followed by more bytes.
 pub fn decode(bytes: &Bytes, limits: &DecodeLimits) -> Result<Value, DecodeError> {
-    let mut decoder = Decoder::new(bytes, limits);
-    let value = decoder.value(bytes, limits.depth)?;
+    let (copy, copies);
+    let source = if bytes.len() <= SMALL {
+        copy = Bytes::copy_from_slice(bytes);
+        Source::own(&copy)
+    } else {
+        copies = Cell::new(BytesMut::new());
+        Source::gathered(bytes, &copies)
+    };
+    let mut decoder = Decoder::new(source.bytes, limits);
+    let value = decoder.value(source, limits.depth)?;
     decoder.reader.finish()?;
     Ok(value)
 }
@@ -163,7 +188,7 @@ pub fn entry_ranges(bytes: &Bytes, limits: &DecodeLimits) -> Result<Vec<EntryRan
     decoder.entries(
         count,
         depth,
-        |decoder, depth| decoder.value(bytes, depth),
+        |decoder, depth| decoder.value(Source::foreign(bytes), depth),
         |key, value, key_range, value_range| {
             ranges.push(EntryRange {
                 key,
@@ -195,9 +220,9 @@ pub fn map_head(entries: usize, out: &mut BytesMut) {
     writer::put_map(out, entries);
 }
 
-/// Length of the head of a map with `entries` entries.
-pub(crate) fn map_head_length(entries: usize) -> usize {
-    match entries as u64 {
+/// Length of the head of a map with so many entries, or of a string of so many bytes.
+pub(crate) fn head_length(length: usize) -> usize {
+    match length as u64 {
         0..=23 => 1,
         24..=0xFF => 2,
         0x100..=0xFFFF => 3,
@@ -228,12 +253,12 @@ pub(crate) struct Nested<'a> {
 
 impl<'a> Item<'a> {
     /// The item as a tree. Strings out of `source`, which it lies in, are shared or copied as [`decode()`] does.
-    pub(crate) fn to_value(self, source: &Bytes) -> Value {
+    pub(crate) fn to_value(self, source: Source<'_>) -> Value {
         match self {
             Self::Null => Value::Null,
             Self::Uint(value) => Value::Uint(value),
-            Self::Bytes(bytes) => Value::Bytes(shared(source, Str::whole(bytes))),
-            Self::Text(text) => Value::Text(shared(source, Str::whole(text))),
+            Self::Bytes(bytes) => Value::Bytes(source.string(bytes)),
+            Self::Text(text) => Value::Text(source.string(text)),
             Self::Array(nested) | Self::Map(nested) => {
                 // What was checked once can be read.
                 let value = Decoder::new(nested.whole, &CHECKED).value(source, CHECKED.depth);
@@ -241,6 +266,132 @@ impl<'a> Item<'a> {
             }
         }
     }
+}
+
+/// The item that `rest` begins with and its length, if it is one of the common small ones.
+#[inline]
+pub(crate) fn short(rest: &[u8]) -> Option<(Item<'_>, usize)> {
+    let (&initial, body) = rest.split_first()?;
+    let string = || body.get(..usize::from(initial & 0x1F));
+    Some(match initial {
+        0x00..=0x17 => (Item::Uint(initial.into()), 1),
+        0x40..=0x57 => (Item::Bytes(string()?), 1 + usize::from(initial & 0x1F)),
+        0x60..=0x77 => (Item::Text(string()?), 1 + usize::from(initial & 0x1F)),
+        0x58 => {
+            let (&length, body) = body.split_first()?;
+            let length = usize::from(length);
+            // A shorter one is not in its shortest form.
+            let bytes = body.get(..length).filter(|_| length > 23)?;
+            (Item::Bytes(bytes), 2 + length)
+        }
+        0x1B => {
+            let value = u64::from_be_bytes(*body.first_chunk()?);
+            let shortest = value > u64::from(u32::MAX);
+            (shortest.then_some(Item::Uint(value))?, 9)
+        }
+        0xF6 => (Item::Null, 1),
+        _ => return None,
+    })
+}
+
+/// The item that `rest` begins with and its length, if it is canonical, no deeper than `depth`, and of no more than `items`
+/// items, which are counted.
+pub(crate) fn first<'a>(rest: &'a [u8], depth: usize, items: &mut usize) -> Option<(Item<'a>, usize)> {
+    let mut decoder = Decoder::new(rest, &CHECKED);
+    decoder.items = *items;
+    let item = decoder.item(depth).ok()?;
+    *items = decoder.items;
+    Some((item, decoder.reader.position()))
+}
+
+/// The length of an item by its first byte, where that alone tells it and the item is in its shortest form; otherwise 0.
+const LENGTHS: [u8; 256] = {
+    let mut lengths = [0; 256];
+    let mut initial = 0;
+    while initial < 256 {
+        let info = initial as u8 & 0x1F;
+        lengths[initial] = match initial {
+            0x00..=0x17 | 0xF6 => 1,
+            0x40..=0x57 | 0x60..=0x77 => 1 + info,
+            _ => 0,
+        };
+        initial += 1;
+    }
+    lengths
+};
+
+/// What follows the item that `rest` begins with, if that is canonical and one of the common ones, nothing nested.
+#[inline]
+pub(crate) fn behind_short(rest: &[u8]) -> Option<&[u8]> {
+    let &initial = rest.first()?;
+    let length = LENGTHS.get(usize::from(initial)).copied().unwrap_or(0);
+    if length != 0 {
+        return rest.get(usize::from(length)..);
+    }
+    let (length, is_shortest) = match initial {
+        0x58 | 0x78 => {
+            let &length = rest.get(1)?;
+            (2 + usize::from(length), length > 23)
+        }
+        0x1B => (9, uint(rest)? > u64::from(u32::MAX)),
+        0x18 => (2, uint(rest)? > 23),
+        0x19 => (3, uint(rest)? > 0xFF),
+        0x1A => (5, uint(rest)? > 0xFFFF),
+        _ => return None,
+    };
+    rest.get(length..).filter(|_| is_shortest)
+}
+
+/// The number that `rest` begins with, be it in its shortest form or not.
+#[inline]
+pub(crate) fn uint(rest: &[u8]) -> Option<u64> {
+    let (&initial, digits) = rest.split_first()?;
+    Some(match initial {
+        0x00..=0x17 => initial.into(),
+        0x1B => u64::from_be_bytes(*digits.first_chunk()?),
+        0x18 => u8::from_be_bytes(*digits.first_chunk()?).into(),
+        0x19 => u16::from_be_bytes(*digits.first_chunk()?).into(),
+        0x1A => u32::from_be_bytes(*digits.first_chunk()?).into(),
+        _ => return None,
+    })
+}
+
+/// The item that `rest` begins with, which was checked.
+#[inline]
+pub(crate) fn checked(rest: &[u8]) -> Option<Item<'_>> {
+    match short(rest) {
+        Some((item, _)) => Some(item),
+        None => first(rest, CHECKED.depth, &mut { CHECKED.items }).map(|(item, _)| item),
+    }
+}
+
+/// What follows the item that `rest` begins with, if that is well-formed on the surface.
+#[inline]
+pub(crate) fn behind(rest: &[u8]) -> Option<&[u8]> {
+    match behind_short(rest) {
+        Some(rest) => Some(rest),
+        None => rest.get(long_span(rest)?..),
+    }
+}
+
+fn long_span(rest: &[u8]) -> Option<usize> {
+    let mut reader = CborReader::new(rest);
+    // Each takes a byte at least, and so this ends.
+    let mut items = 1u64;
+    while let Some(left) = items.checked_sub(1) {
+        let head = reader.head().ok()?;
+        let inside = match head.major {
+            BYTES | TEXT => {
+                reader.string(head.argument).ok()?;
+                0
+            }
+            ARRAY => head.argument,
+            MAP => head.argument.checked_mul(2)?,
+            _ => 0,
+        };
+        items = left.checked_add(inside)?;
+    }
+    Some(reader.position())
 }
 
 /// For what was checked already, with limits of its own.
@@ -345,46 +496,45 @@ impl<'a, 'l> Decoder<'a, 'l> {
     #[inline]
     fn short(&mut self) -> Option<Item<'a>> {
         let left = self.items.checked_sub(1)?;
-        let rest = self.reader.rest();
-        let (&initial, body) = rest.split_first()?;
-        let string = || body.get(..usize::from(initial & 0x1F));
-        let (item, length) = match initial {
-            0x00..=0x17 => (Item::Uint(initial.into()), 1),
-            0x40..=0x57 => (Item::Bytes(string()?), 1 + usize::from(initial & 0x1F)),
-            0x60..=0x77 => (Item::Text(string()?), 1 + usize::from(initial & 0x1F)),
-            0x58 => {
-                let (&length, body) = body.split_first()?;
-                let length = usize::from(length);
-                // A shorter one is not in its shortest form.
-                let bytes = body.get(..length).filter(|_| length > 23)?;
-                (Item::Bytes(bytes), 2 + length)
-            }
-            0x1B => {
-                let value = u64::from_be_bytes(*body.first_chunk()?);
-                let shortest = value > u64::from(u32::MAX);
-                (shortest.then_some(Item::Uint(value))?, 9)
-            }
-            0xF6 => (Item::Null, 1),
-            _ => return None,
-        };
+        let (item, length) = short(self.reader.rest())?;
         self.reader.skip_bytes(length);
         self.items = left;
         Some(item)
     }
 
-    fn value(&mut self, source: &Bytes, depth: usize) -> Result<Value, DecodeError> {
-        if let Some(item) = self.short() {
-            return Ok(item.to_value(source));
+    /// As [`short`](Self::short), as a tree.
+    #[inline]
+    fn short_value(&mut self, source: Source<'_>) -> Option<Value> {
+        let left = self.items.checked_sub(1)?;
+        let rest = self.reader.rest();
+        let length = rest.len() - behind_short(rest)?.len();
+        let string = |head| Some(source.string(rest.get(head..length)?));
+        let value = match rest.first()? {
+            0x40..=0x57 => Value::Bytes(string(1)?),
+            0x60..=0x77 => Value::Text(string(1)?),
+            0x58 => Value::Bytes(string(2)?),
+            0x78 => Value::Text(string(2)?),
+            0xF6 => Value::Null,
+            _ => Value::Uint(uint(rest)?),
+        };
+        self.reader.skip_bytes(length);
+        self.items = left;
+        Some(value)
+    }
+
+    fn value(&mut self, source: Source<'_>, depth: usize) -> Result<Value, DecodeError> {
+        if let Some(value) = self.short_value(source) {
+            return Ok(value);
         }
         let head = self.head()?;
         Ok(match head.major {
             SIMPLE => Value::Null,
-            BYTES => Value::Bytes(shared(source, Str::whole(self.reader.string(head.argument)?))),
-            TEXT => Value::Text(shared(source, Str::whole(self.reader.string(head.argument)?))),
+            BYTES => Value::Bytes(source.string(self.reader.string(head.argument)?)),
+            TEXT => Value::Text(source.string(self.reader.string(head.argument)?)),
             ARRAY => {
                 let depth = self.deeper(depth)?;
                 self.fits(head.argument, 1)?;
-                let mut elements = Vec::new();
+                let mut elements = Vec::with_capacity(first_room(head.argument));
                 for _ in 0..head.argument {
                     elements.push(self.value(source, depth)?);
                 }
@@ -392,7 +542,8 @@ impl<'a, 'l> Decoder<'a, 'l> {
             }
             MAP => {
                 let depth = self.deeper(depth)?;
-                let mut map = Vec::new();
+                self.fits(head.argument, 2)?;
+                let mut map = Vec::with_capacity(first_room(head.argument));
                 self.entries(
                     head.argument,
                     depth,
@@ -480,6 +631,11 @@ impl<'a, 'l> Decoder<'a, 'l> {
         let deeper = depth.checked_sub(1);
         deeper.ok_or_else(|| self.reader.error(DecodeErrorKind::TooDeep { limit }))
     }
+}
+
+/// Room for so many elements, as long as they are few: an announced number alone costs no memory.
+fn first_room(count: u64) -> usize {
+    count.min(16) as usize
 }
 
 #[cfg(test)]

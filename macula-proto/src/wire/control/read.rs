@@ -1,8 +1,7 @@
 //! From tokens to a message, in either encoding.
 
-use super::{ControlError, Message, Reason, TunnelId};
+use super::{ControlError, Message, NodeName, Reason, TunnelId};
 use crate::wire::reader::{Entries, Reader, Str, Token};
-use bytes::Bytes;
 
 /// Nesting taken inside the value of a key that is not known.
 const UNKNOWN_DEPTH: usize = 16;
@@ -95,8 +94,10 @@ impl<'a> Fields<'a> {
             Message::TunnelOk { tunnel }
         } else if is("tun_err") {
             let reason = self.reason.string("r")?;
-            let known = Reason::KNOWN.into_iter().find(|known| reason.is(known.as_bytes()));
-            let reason = known.unwrap_or_else(|| Reason::Other(reason.to_bytes()));
+            let reason = match reason.as_whole() {
+                Some(reason) => Reason::copied(reason),
+                None => Reason::new(reason.to_bytes()),
+            };
             Message::TunnelError { reason }
         } else if is("tun_notify") {
             let tunnel = self.tunnel.tunnel("tid")?;
@@ -120,13 +121,16 @@ impl<'a> Slot<'a> {
         }
     }
 
-    fn name(self, field: &'static str, limit: usize) -> Result<Bytes, ControlError> {
+    fn name(self, field: &'static str, limit: usize) -> Result<NodeName, ControlError> {
         let name = self.string(field)?;
         let length = name.len();
         if length > limit {
             return Err(ControlError::NameTooLong { field, length, limit });
         }
-        Ok(name.to_bytes())
+        Ok(match name.as_whole() {
+            Some(name) => NodeName::new(name),
+            None => name.to_bytes().into(),
+        })
     }
 
     fn tunnel(self, field: &'static str) -> Result<TunnelId, ControlError> {

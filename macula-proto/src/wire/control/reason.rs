@@ -28,21 +28,28 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub(super) const KNOWN: [Self; 8] = [
-        Self::TargetNotConnected,
-        Self::NotIdentified,
-        Self::StreamLimit,
-        Self::TargetGone,
-        Self::Busy,
-        Self::NotAllowed,
-        Self::Draining,
-        Self::BadRequest,
-    ];
-
     /// The reason with these bytes.
     pub fn new(reason: Bytes) -> Self {
-        let known = Self::KNOWN.into_iter().find(|known| known.as_bytes() == reason);
-        known.unwrap_or(Self::Other(reason))
+        Self::known(&reason).unwrap_or(Self::Other(reason))
+    }
+
+    /// The reason with a copy of these bytes.
+    pub(super) fn copied(reason: &[u8]) -> Self {
+        Self::known(reason).unwrap_or_else(|| Self::Other(Bytes::copy_from_slice(reason)))
+    }
+
+    fn known(reason: &[u8]) -> Option<Self> {
+        Some(match reason {
+            b"target_not_connected" => Self::TargetNotConnected,
+            b"not_identified" => Self::NotIdentified,
+            b"stream_limit" => Self::StreamLimit,
+            b"target_gone" => Self::TargetGone,
+            b"busy" => Self::Busy,
+            b"not_allowed" => Self::NotAllowed,
+            b"draining" => Self::Draining,
+            b"bad_request" => Self::BadRequest,
+            _ => return None,
+        })
     }
 
     /// The bytes that go over the wire.

@@ -3,14 +3,19 @@
 use bytes::Bytes;
 
 use super::{
-    field::{FieldError, Map, Put, Taker, Text},
+    Header,
+    field::{FieldError, Fields, Map, Put, Taker, Text},
+    laid::Laid,
     plan::{self, Plan},
     types::{
         DeliveredVia, ErrorCode, HaveBlock, Id16, Id32, Manifest, Mcid, NeighborPriority, StationRef, StreamEncoding,
         StreamMode, StreamRole, SwimUpdate, WantBlock,
     },
 };
-use crate::{identity::NodeId, wire::Value};
+use crate::{
+    identity::NodeId,
+    wire::{DecodeLimits, Value},
+};
 
 macro_rules! frames {
     ($(
@@ -70,6 +75,22 @@ macro_rules! frames {
                 None
             }
 
+            /// A frame that is laid out as its type, which is known, says.
+            pub(super) fn read_laid(
+                frame_type: &[u8],
+                laid: &mut Laid<'_>,
+                limits: &DecodeLimits,
+            ) -> Option<(Header, Self)> {
+                match frame_type {
+                    $($name::TYPE => {
+                        let header = laid.fill($name::PLAN, frame_type, limits)?;
+                        let body = $name::read(laid).ok()?;
+                        Some((header, Self::$name(body)))
+                    })+
+                    _ => None,
+                }
+            }
+
             /// The fields of a known type: how they are laid out, their names, and their values in the same order.
             pub(super) fn with_fields<'s, R>(
                 &'s self,
@@ -84,10 +105,11 @@ macro_rules! frames {
 
         $(
             impl $name {
+                const TYPE: &[u8] = $wire.as_bytes();
                 const FIELDS: &[&str] = &[$(stringify!($field),)*];
                 const PLAN: &Plan = &Plan::new(Self::FIELDS);
 
-                fn read(fields: &mut Taker<'_>) -> Result<Self, FieldError> {
+                fn read(fields: &mut impl Fields) -> Result<Self, FieldError> {
                     Ok(Self {
                         $($field: fields.take(
                             stringify!($field),

@@ -15,7 +15,7 @@ use crate::{
     identity::{Domain, Identity, SIGNATURE_LENGTH},
     wire::{
         DecodeLimits, EncodeError, Value,
-        cbor::{self, det},
+        cbor::{Pen, det},
         framing::FrameTooLarge,
     },
 };
@@ -64,24 +64,21 @@ impl Frame {
         Ok(RawFrame::from_unsigned(payload.freeze(), count))
     }
 
-    fn canonical(&self, slot: Slot) -> Result<Canonical, FrameEncodeError> {
+    pub(super) fn canonical(&self, slot: Slot) -> Result<Canonical, FrameEncodeError> {
         if !self.extra.is_empty() {
             return self.merged(slot);
         }
         let (header, frame_type) = (&self.header, self.body.frame_type());
         let planned = self.body.with_fields(|plan, _, fields| {
-            let mut canonical = Canonical::start(plan.count(), slot, plan.size(fields));
-            let Canonical { payload, signature, .. } = &mut canonical;
-            plan.put(header, frame_type, fields, payload, |out| {
-                *signature = put_slot(slot, out);
-            })?;
-            Ok(canonical)
+            Canonical::write(plan.count() - 1, slot, |out| {
+                plan.put(header, frame_type, fields, slot, out)
+            })
         });
         planned.unwrap_or_else(|| self.merged(slot))
     }
 
     /// The slower way, for frames with fields that are not known.
-    fn merged(&self, slot: Slot) -> Result<Canonical, FrameEncodeError> {
+    pub(super) fn merged(&self, slot: Slot) -> Result<Canonical, FrameEncodeError> {
         let mut entries: Vec<(&[u8], &dyn Put)> = Vec::with_capacity(24);
         let frame_type;
         if let Body::Unknown(unknown) = &self.body {
@@ -138,12 +135,12 @@ pub(super) enum Slot {
 }
 
 /// Appends an entry for a signature that is to be filled in, and says where.
-fn put_slot(slot: Slot, out: &mut BytesMut) -> Range<usize> {
-    let start = out.len();
+pub(super) fn put_slot(slot: Slot, out: &mut Pen<'_>) -> Range<usize> {
+    let start = out.position();
     if slot == Slot::Filled {
-        put_signature(&[0; SIGNATURE_LENGTH], out);
+        out.put_slice(&signature_entry(&[0; SIGNATURE_LENGTH]));
     }
-    start..out.len()
+    start..out.position()
 }
 
 pub(super) fn check_length(payload: &[u8]) -> Result<(), FrameTooLarge> {
@@ -161,19 +158,26 @@ pub(super) struct Canonical {
     /// Entries without the signature.
     count: usize,
     /// The entry of the signature: where it is, or, of no length, where it belongs.
-    signature: Range<usize>,
+    pub(super) signature: Range<usize>,
 }
 
 impl Canonical {
-    /// The head of the map; the rest takes about `size` bytes.
-    fn start(count: usize, slot: Slot, size: usize) -> Self {
-        let mut payload = BytesMut::with_capacity(size + 9 + 16 + SIGNATURE_LENGTH);
-        det::map_head(count + usize::from(slot == Slot::Filled), &mut payload);
-        Self {
+    /// The map of `count` entries that `entries` puts; it answers where the entry of the signature is, or belongs.
+    fn write(
+        count: usize,
+        slot: Slot,
+        entries: impl FnOnce(&mut Pen<'_>) -> Result<Range<usize>, FrameEncodeError>,
+    ) -> Result<Self, FrameEncodeError> {
+        let mut payload = BytesMut::new();
+        let mut pen = Pen::new(&mut payload);
+        pen.map(count + usize::from(slot == Slot::Filled));
+        let signature = entries(&mut pen)?;
+        pen.flush();
+        Ok(Self {
             payload,
             count,
-            signature: 0..0,
-        }
+            signature,
+        })
     }
 
     /// The map of these entries, which are in any order.
@@ -186,22 +190,17 @@ impl Canonical {
         if twice || entries.iter().any(|(name, _)| *name == SIGNATURE.as_bytes()) {
             return Err(FrameEncodeError::DuplicateField);
         }
-        let size = entries.iter().map(|(name, value)| 9 + name.len() + value.size()).sum();
-        let mut canonical = Self::start(entries.len(), slot, size);
-        let Self { payload, signature, .. } = &mut canonical;
-        let mut signed = false;
-        for (name, value) in entries {
-            if !signed && rank(name) > rank(SIGNATURE.as_bytes()) {
-                *signature = put_slot(slot, payload);
-                signed = true;
+        Self::write(entries.len(), slot, |out| {
+            let mut signature = None;
+            for (name, value) in entries {
+                if signature.is_none() && rank(name) > rank(SIGNATURE.as_bytes()) {
+                    signature = Some(put_slot(slot, out));
+                }
+                out.text(name);
+                value.put(out, DecodeLimits::DEFAULT.depth)?;
             }
-            cbor::put_text(payload, name);
-            value.put(payload, DecodeLimits::DEFAULT.depth)?;
-        }
-        if !signed {
-            *signature = put_slot(slot, payload);
-        }
-        Ok(canonical)
+            Ok(signature.unwrap_or_else(|| put_slot(slot, out)))
+        })
     }
 
     /// What is signed, in parts.
@@ -211,7 +210,7 @@ impl Canonical {
         let (before, _) = self.payload.split_at_checked(self.signature.start).unwrap_or_default();
         let (_, after) = self.payload.split_at_checked(self.signature.end).unwrap_or_default();
         let written = self.count + usize::from(!self.signature.is_empty());
-        let before = before.get(det::map_head_length(written)..).unwrap_or_default();
+        let before = before.get(det::head_length(written)..).unwrap_or_default();
         parts(&[domain.prefix(), &head, before, after])
     }
 
@@ -252,11 +251,14 @@ pub(super) fn rank(name: &[u8]) -> (usize, &[u8]) {
     (name.len(), name)
 }
 
-/// Appends the entry `signature`.
-pub(super) fn put_signature(signature: &[u8; SIGNATURE_LENGTH], out: &mut BytesMut) {
-    // A text of 9 bytes; a byte string with a length of one byte.
-    out.extend_from_slice(&[0x60 | SIGNATURE.len() as u8]);
-    out.extend_from_slice(SIGNATURE.as_bytes());
-    out.extend_from_slice(&[0x58, SIGNATURE_LENGTH as u8]);
-    out.extend_from_slice(signature);
+/// What the entry `signature` begins with: a text of 9 bytes; the head of a byte string with a length of one byte.
+pub(super) const SIGNATURE_HEAD: &[u8; 12] = b"\x69signature\x58\x40";
+
+/// The entry `signature`.
+pub(super) fn signature_entry(signature: &[u8; SIGNATURE_LENGTH]) -> [u8; 12 + SIGNATURE_LENGTH] {
+    let mut entry = [0; 12 + SIGNATURE_LENGTH];
+    let (head, rest) = entry.split_at_mut(SIGNATURE_HEAD.len());
+    head.copy_from_slice(SIGNATURE_HEAD);
+    rest.copy_from_slice(signature);
+    entry
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use thiserror::Error;
 
 use super::encode::FrameEncodeError;
@@ -11,8 +11,8 @@ use crate::{
     wire::{
         DecodeLimits, EncodeError, Value,
         cbor::{
-            self,
-            det::{self, Item},
+            Pen,
+            det::{self, Item, Source},
         },
     },
 };
@@ -127,18 +127,19 @@ pub enum FieldFault {
 /// What can be written as the value of an entry.
 pub(super) trait Put {
     /// Appends the value, nested no deeper than `depth`; after an error also some of it.
-    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError>;
-
-    /// About as many bytes as that takes.
-    fn size(&self) -> usize {
-        9
-    }
+    fn put(&self, out: &mut Pen<'_>, depth: usize) -> Result<(), FrameEncodeError>;
 }
 
 /// A type that a field can have.
 pub(super) trait Field: Put + Sized {
     /// The field out of an item that lies in `source`.
-    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault>;
+    fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault>;
+
+    /// The field out of the item that `rest`, which lies in `source`, begins with, and which was checked.
+    #[inline]
+    fn scan(rest: &[u8], source: Source<'_>) -> Option<Self> {
+        Self::read(det::checked(rest)?, source).ok()
+    }
 
     /// What stands for a field that is not there.
     fn absent() -> Result<Self, FieldFault> {
@@ -146,9 +147,16 @@ pub(super) trait Field: Put + Sized {
     }
 }
 
+/// What the fields of a frame are taken out of.
+pub(super) trait Fields {
+    /// The field of this name, which is most likely at `position` of a signed frame, or one in front of it if something is not
+    /// there that could be.
+    fn take<F: Field>(&mut self, field: &'static str, position: usize) -> Result<F, FieldError>;
+}
+
 /// The entries of a map, taken out one by one by name.
 pub(super) struct Taker<'a> {
-    source: &'a Bytes,
+    source: Source<'a>,
     entries: Vec<Entry<'a>>,
 }
 
@@ -159,7 +167,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Taker<'a> {
-    pub(super) fn new(source: &'a Bytes, capacity: usize) -> Self {
+    pub(super) fn new(source: Source<'a>, capacity: usize) -> Self {
         let entries = Vec::with_capacity(capacity);
         Self { source, entries }
     }
@@ -167,19 +175,6 @@ impl<'a> Taker<'a> {
     pub(super) fn add(&mut self, key: Item<'a>, value: Item<'a>) {
         let taken = false;
         self.entries.push(Entry { key, value, taken });
-    }
-
-    /// The entry is most likely at `position`, or one in front of it if something is not there that could be.
-    pub(super) fn take<F: Field>(&mut self, field: &'static str, position: usize) -> Result<F, FieldError> {
-        let source = self.source;
-        let read = match self.find(field, position) {
-            Some(entry) => {
-                entry.taken = true;
-                F::read(entry.value, source)
-            }
-            None => F::absent(),
-        };
-        read.map_err(|fault| FieldError { field, fault })
     }
 
     /// The field if it is there and fits; otherwise it stays.
@@ -230,6 +225,20 @@ impl<'a> Taker<'a> {
     }
 }
 
+impl Fields for Taker<'_> {
+    fn take<F: Field>(&mut self, field: &'static str, position: usize) -> Result<F, FieldError> {
+        let source = self.source;
+        let read = match self.find(field, position) {
+            Some(entry) => {
+                entry.taken = true;
+                F::read(entry.value, source)
+            }
+            None => F::absent(),
+        };
+        read.map_err(|fault| FieldError { field, fault })
+    }
+}
+
 pub(super) fn is_text(value: &Value, text: &str) -> bool {
     matches!(value, Value::Text(bytes) if bytes == text.as_bytes())
 }
@@ -242,8 +251,8 @@ pub(super) fn lookup<'a>(entries: &'a [(Value, Value)], key: &str) -> Option<&'a
 }
 
 /// Appends a text that is not `undefined`.
-pub(super) fn put_word(out: &mut BytesMut, word: &str) {
-    cbor::put_text(out, word.as_bytes());
+pub(super) fn put_word(out: &mut Pen<'_>, word: &str) {
+    out.text(word.as_bytes());
 }
 
 /// One level down.
@@ -274,66 +283,62 @@ fn check_entries(entries: &[(Value, Value)], depth: usize) -> Result<(), FrameEn
 }
 
 impl Put for Value {
-    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+    fn put(&self, out: &mut Pen<'_>, depth: usize) -> Result<(), FrameEncodeError> {
         check(self, depth)?;
         Ok(det::put(self, out, depth)?)
-    }
-
-    fn size(&self) -> usize {
-        match self {
-            Self::Bytes(bytes) | Self::Text(bytes) => 9 + bytes.len(),
-            Self::Array(elements) => 9 * (elements.len() + 1),
-            Self::Map(entries) => 32 * (entries.len() + 1),
-            _ => 9,
-        }
     }
 }
 
 impl Field for Value {
-    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
         Ok(item.to_value(source))
     }
 }
 
 impl Put for u64 {
-    fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
-        cbor::put_uint(out, *self);
+    fn put(&self, out: &mut Pen<'_>, _: usize) -> Result<(), FrameEncodeError> {
+        out.uint(*self);
         Ok(())
     }
 }
 
 impl Field for u64 {
-    fn read(item: Item<'_>, _: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, _: Source<'_>) -> Result<Self, FieldFault> {
         match item {
             Item::Uint(value) => Ok(value),
             _ => Err(FieldFault::Type),
         }
     }
+
+    #[inline]
+    fn scan(rest: &[u8], _: Source<'_>) -> Option<Self> {
+        det::uint(rest)
+    }
 }
 
 impl Put for u8 {
-    fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
-        cbor::put_uint(out, u64::from(*self));
+    fn put(&self, out: &mut Pen<'_>, _: usize) -> Result<(), FrameEncodeError> {
+        out.uint(u64::from(*self));
         Ok(())
     }
 }
 
 impl Field for u8 {
-    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
         u64::read(item, source)?.try_into().map_err(|_| FieldFault::Range)
     }
 }
 
 /// The texts `true` and `false`.
 impl Put for bool {
-    fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
+    fn put(&self, out: &mut Pen<'_>, _: usize) -> Result<(), FrameEncodeError> {
         put_word(out, if *self { "true" } else { "false" });
         Ok(())
     }
 }
 
 impl Field for bool {
-    fn read(item: Item<'_>, _: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, _: Source<'_>) -> Result<Self, FieldFault> {
         match item {
             Item::Text(b"true") => Ok(true),
             Item::Text(b"false") => Ok(false),
@@ -344,23 +349,19 @@ impl Field for bool {
 }
 
 /// A string as a value; `None` for anything else.
-fn string(item: Item<'_>, source: &Bytes) -> Option<Value> {
+fn string(item: Item<'_>, source: Source<'_>) -> Option<Value> {
     matches!(item, Item::Bytes(_) | Item::Text(_)).then(|| item.to_value(source))
 }
 
 impl Put for Bytes {
-    fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
-        cbor::put_bytes(out, self);
+    fn put(&self, out: &mut Pen<'_>, _: usize) -> Result<(), FrameEncodeError> {
+        out.bytes(self);
         Ok(())
-    }
-
-    fn size(&self) -> usize {
-        9 + self.len()
     }
 }
 
 impl Field for Bytes {
-    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
         match string(item, source) {
             Some(Value::Bytes(bytes)) => Ok(bytes),
             _ => Err(FieldFault::Type),
@@ -369,21 +370,17 @@ impl Field for Bytes {
 }
 
 impl Put for Text {
-    fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
+    fn put(&self, out: &mut Pen<'_>, _: usize) -> Result<(), FrameEncodeError> {
         if self.0 == "undefined" {
             return Err(FrameEncodeError::Undefined);
         }
-        cbor::put_text(out, &self.0);
+        out.text(&self.0);
         Ok(())
-    }
-
-    fn size(&self) -> usize {
-        9 + self.0.len()
     }
 }
 
 impl Field for Text {
-    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
         match string(item, source) {
             Some(Value::Text(text)) => Ok(Self(text)),
             _ => Err(FieldFault::Type),
@@ -392,54 +389,60 @@ impl Field for Text {
 }
 
 impl<const N: usize> Put for [u8; N] {
-    fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
-        cbor::put_bytes(out, self);
+    fn put(&self, out: &mut Pen<'_>, _: usize) -> Result<(), FrameEncodeError> {
+        out.bytes(self);
         Ok(())
-    }
-
-    fn size(&self) -> usize {
-        9 + N
     }
 }
 
 impl<const N: usize> Field for [u8; N] {
-    fn read(item: Item<'_>, _: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, _: Source<'_>) -> Result<Self, FieldFault> {
         match item {
             Item::Bytes(bytes) => bytes.try_into().map_err(|_| FieldFault::Length),
             _ => Err(FieldFault::Type),
         }
     }
+
+    #[inline]
+    fn scan(rest: &[u8], _: Source<'_>) -> Option<Self> {
+        // As long as its length says, so that only the head has to be looked at.
+        let (fits, bytes) = if N < 24 {
+            let (&head, bytes) = rest.split_first()?;
+            (usize::from(head) == 0x40 | N, bytes)
+        } else {
+            let (&[head, length], bytes) = rest.split_first_chunk()?;
+            (head == 0x58 && usize::from(length) == N, bytes)
+        };
+        bytes.first_chunk().filter(|_| fits).copied()
+    }
 }
 
 impl Put for NodeId {
-    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+    fn put(&self, out: &mut Pen<'_>, depth: usize) -> Result<(), FrameEncodeError> {
         self.as_bytes().put(out, depth)
-    }
-
-    fn size(&self) -> usize {
-        9 + Self::LENGTH
     }
 }
 
 impl Field for NodeId {
-    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
         Field::read(item, source).map(Self::from_bytes)
+    }
+
+    #[inline]
+    fn scan(rest: &[u8], source: Source<'_>) -> Option<Self> {
+        Field::scan(rest, source).map(Self::from_bytes)
     }
 }
 
 impl Put for Map {
-    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+    fn put(&self, out: &mut Pen<'_>, depth: usize) -> Result<(), FrameEncodeError> {
         check_entries(&self.0, depth)?;
         Ok(det::put_map(&self.0, out, depth)?)
-    }
-
-    fn size(&self) -> usize {
-        32 * (self.0.len() + 1)
     }
 }
 
 impl Field for Map {
-    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
         match item {
             Item::Map(_) => match item.to_value(source) {
                 Value::Map(entries) => Ok(Self(entries)),
@@ -452,26 +455,30 @@ impl Field for Map {
 
 /// Null stands for `None`, and so does a field that is not there.
 impl<F: Field> Put for Option<F> {
-    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+    fn put(&self, out: &mut Pen<'_>, depth: usize) -> Result<(), FrameEncodeError> {
         match self {
             Some(field) => field.put(out, depth),
             None => {
-                cbor::put_null(out);
+                out.null();
                 Ok(())
             }
         }
     }
-
-    fn size(&self) -> usize {
-        self.as_ref().map_or(1, F::size)
-    }
 }
 
 impl<F: Field> Field for Option<F> {
-    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
         match item {
             Item::Null => Ok(None),
             item => F::read(item, source).map(Some),
+        }
+    }
+
+    #[inline]
+    fn scan(rest: &[u8], source: Source<'_>) -> Option<Self> {
+        match rest.first() {
+            Some(0xF6) => Some(None),
+            _ => F::scan(rest, source).map(Some),
         }
     }
 
@@ -481,19 +488,15 @@ impl<F: Field> Field for Option<F> {
 }
 
 impl<F: Field> Put for Vec<F> {
-    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+    fn put(&self, out: &mut Pen<'_>, depth: usize) -> Result<(), FrameEncodeError> {
         let depth = deeper(depth)?;
-        cbor::put_array(out, self.len());
+        out.array(self.len());
         self.iter().try_for_each(|element| element.put(out, depth))
-    }
-
-    fn size(&self) -> usize {
-        9 + self.iter().map(F::size).sum::<usize>()
     }
 }
 
 impl<F: Field> Field for Vec<F> {
-    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
         match item {
             Item::Array(nested) => nested.elements().map(|element| F::read(element, source)).collect(),
             _ => Err(FieldFault::Type),

@@ -23,6 +23,7 @@
 mod body;
 mod encode;
 mod field;
+mod laid;
 mod parser;
 mod plan;
 mod raw;

@@ -7,22 +7,19 @@ use thiserror::Error;
 
 use super::{
     Body, Frame, Header, Unknown,
-    encode::{FrameEncodeError, check_length, put_signature},
-    field::{Field, FieldError, Taker, Text, is_text},
+    encode::{FrameEncodeError, SIGNATURE_HEAD, check_length, signature_entry},
+    field::{Field, FieldError, Fields, Taker, Text, is_text},
+    laid,
     types::FrameId,
 };
 use crate::{
     identity::{Domain, Identity, PublicKey, SIGNATURE_LENGTH},
     wire::{
         DecodeError, DecodeErrorKind, DecodeLimits, Value,
-        cbor::det::{self, Item},
+        cbor::det::{self, Item, Source},
         framing::PREFIX,
     },
 };
-
-/// Payloads of up to this many bytes are copied out of the buffer they came in, so that a small frame that somebody keeps does
-/// not keep a receive buffer of 64 KiB alive.
-const COPY_UP_TO: usize = 1024;
 
 /// Room for the entries of a frame as they are sent: more is made for others.
 const USUAL_ENTRIES: usize = 20;
@@ -40,7 +37,7 @@ pub struct RawFrame {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Signed {
+pub(super) enum Signed {
     No,
     /// There is an entry `signature` that is none.
     Malformed,
@@ -78,40 +75,31 @@ pub enum VerifyError {
 impl DecodedFrame {
     /// Reads the payload of a frame, that is, what follows its length.
     ///
+    /// A payload of up to 1,024 bytes is copied, so that a small frame that somebody keeps does not keep the buffer alive in which
+    /// it came, and all that is read out of it shares that copy: a topic that is kept costs the memory of its frame. Out of longer
+    /// payloads strings of up to 512 bytes are copied, and longer ones share them.
+    ///
     /// Besides `payload` itself, memory for at most 256 bytes per byte of it is in use while this runs and for the result; and
     /// never more than 256 bytes per item that `limits` allow, plus the length of the payload once more.
     ///
     /// # Errors
     /// [`DecodeError`] if these bytes are not exactly one canonical map within `limits`, its own keys all text.
     pub fn decode(payload: Bytes, limits: &DecodeLimits) -> Result<Self, DecodeError> {
-        let payload = if payload.len() <= COPY_UP_TO {
+        let small = payload.len() <= det::SMALL;
+        let payload = if small {
             Bytes::copy_from_slice(&payload)
         } else {
             payload
         };
-        let mut fields = Taker::new(&payload, USUAL_ENTRIES);
-        let mut entries = 0;
-        let mut signature = Signed::No;
-        let mut odd_key = None;
-        det::for_each_entry(&payload, limits, |key, value, key_range, value_range| {
-            entries += 1;
-            match key {
-                Item::Text(b"signature") => {
-                    let entry = key_range.start..value_range.end;
-                    signature = match <[u8; SIGNATURE_LENGTH]>::read(value, &payload) {
-                        Ok(signature) => Signed::Yes { entry, signature },
-                        Err(_) => Signed::Malformed,
-                    };
-                }
-                Item::Text(_) => fields.add(key, value),
-                // Deployed peers read a byte string as the text of these bytes and null as `null`: another frame than this.
-                _ => odd_key = odd_key.or(Some(key_range.start)),
-            }
-        })?;
-        if let Some(at) = odd_key {
-            return Err(DecodeError::new(DecodeErrorKind::Unsupported, at));
-        }
-        let frame = typed(&mut fields).unwrap_or_else(|fault| unfit(&mut fields, fault));
+        let source = if small {
+            Source::own(&payload)
+        } else {
+            Source::foreign(&payload)
+        };
+        let (frame, signature, entries) = match laid::read(source, limits) {
+            Some(read) => read,
+            None => general(source, limits)?,
+        };
         let raw = RawFrame {
             payload,
             entries,
@@ -119,6 +107,35 @@ impl DecodedFrame {
         };
         Ok(Self { raw, frame })
     }
+}
+
+/// The frame, its signature and its number of entries, however its map is laid out.
+pub(super) fn general(source: Source<'_>, limits: &DecodeLimits) -> Result<(Frame, Signed, usize), DecodeError> {
+    let payload = source.bytes;
+    let mut fields = Taker::new(source, USUAL_ENTRIES);
+    let mut entries = 0;
+    let mut signature = Signed::No;
+    let mut odd_key = None;
+    det::for_each_entry(payload, limits, |key, value, key_range, value_range| {
+        entries += 1;
+        match key {
+            Item::Text(b"signature") => {
+                let entry = key_range.start..value_range.end;
+                signature = match <[u8; SIGNATURE_LENGTH]>::read(value, source) {
+                    Ok(signature) => Signed::Yes { entry, signature },
+                    Err(_) => Signed::Malformed,
+                };
+            }
+            Item::Text(_) => fields.add(key, value),
+            // Deployed peers read a byte string as the text of these bytes and null as `null`: another frame than this.
+            _ => odd_key = odd_key.or(Some(key_range.start)),
+        }
+    })?;
+    if let Some(at) = odd_key {
+        return Err(DecodeError::new(DecodeErrorKind::Unsupported, at));
+    }
+    let frame = typed(&mut fields).unwrap_or_else(|fault| unfit(&mut fields, fault));
+    Ok((frame, signature, entries))
 }
 
 /// The frame that these fields are.
@@ -274,7 +291,7 @@ impl RawFrame {
         let (before, after) = self.payload.split_at_checked(at).unwrap_or_default();
         out.extend_from_slice(before.get(head_length(self.entries)..).unwrap_or_default());
         let start = out.len();
-        put_signature(&signature, &mut out);
+        out.extend_from_slice(&signature_entry(&signature));
         let entry = start..out.len();
         out.extend_from_slice(after);
         let payload = out.freeze();
@@ -289,9 +306,7 @@ impl RawFrame {
 
     /// Where the entry of a signature belongs.
     fn signature_position(&self) -> usize {
-        let mut name = BytesMut::new();
-        put_signature(&[0; SIGNATURE_LENGTH], &mut name);
-        let name = name.get(..10).unwrap_or_default();
+        let name = SIGNATURE_HEAD.get(..10).unwrap_or_default();
         let mut at = head_length(self.entries);
         let checked = det::for_each_entry(&self.payload, &DecodeLimits::DEFAULT, |_, _, key_range, value_range| {
             let smaller = self.payload.get(key_range).is_some_and(|key| key < name);
@@ -316,5 +331,5 @@ impl RawFrame {
 
 /// Length of the shortest head of a map with this many entries.
 fn head_length(entries: usize) -> usize {
-    det::map_head_length(entries)
+    det::head_length(entries)
 }

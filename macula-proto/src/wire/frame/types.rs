@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     encode::{Canonical, FrameEncodeError, Slot, rank, text},
-    field::{Field, FieldFault, Map, Put, Taker, deeper, put_word},
+    field::{Field, FieldFault, Fields, Map, Put, Taker, deeper, put_word},
     plan::SIGNATURE,
     raw::VerifyError,
 };
@@ -15,8 +15,8 @@ use crate::{
     wire::{
         DecodeLimits, EncodeError, Value,
         cbor::{
-            self,
-            det::{self, Item},
+            Pen,
+            det::{self, Item, Source},
         },
     },
 };
@@ -47,18 +47,19 @@ macro_rules! byte_id {
         }
 
         impl Put for $name {
-            fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+            fn put(&self, out: &mut Pen<'_>, depth: usize) -> Result<(), FrameEncodeError> {
                 self.0.put(out, depth)
-            }
-
-            fn size(&self) -> usize {
-                self.0.size()
             }
         }
 
         impl Field for $name {
-            fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+            fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
                 Field::read(item, source).map(Self)
+            }
+
+            #[inline]
+            fn scan(rest: &[u8], source: Source<'_>) -> Option<Self> {
+                Field::scan(rest, source).map(Self)
             }
         }
     };
@@ -127,18 +128,14 @@ macro_rules! texts {
         }
 
         impl Put for $name {
-            fn put(&self, out: &mut BytesMut, _: usize) -> Result<(), FrameEncodeError> {
+            fn put(&self, out: &mut Pen<'_>, _: usize) -> Result<(), FrameEncodeError> {
                 put_word(out, self.as_str());
                 Ok(())
-            }
-
-            fn size(&self) -> usize {
-                9 + self.as_str().len()
             }
         }
 
         impl Field for $name {
-            fn read(item: Item<'_>, _: &Bytes) -> Result<Self, FieldFault> {
+            fn read(item: Item<'_>, _: Source<'_>) -> Result<Self, FieldFault> {
                 let Item::Text(text) = item else {
                     return Err(FieldFault::Type);
                 };
@@ -234,17 +231,13 @@ macro_rules! structure {
         }
 
         impl Put for $name {
-            fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+            fn put(&self, out: &mut Pen<'_>, depth: usize) -> Result<(), FrameEncodeError> {
                 put_structure(self.entries()?, out, depth)
-            }
-
-            fn size(&self) -> usize {
-                32 + $(stringify!($field).len() + self.$field.size() +)+ 32 * self.extra.len()
             }
         }
 
         impl Field for $name {
-            fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+            fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
                 let Item::Map(entries) = item else {
                     return Err(FieldFault::Type);
                 };
@@ -257,11 +250,7 @@ macro_rules! structure {
     };
 }
 
-fn put_structure(
-    mut entries: Vec<(&[u8], &dyn Put)>,
-    out: &mut BytesMut,
-    depth: usize,
-) -> Result<(), FrameEncodeError> {
+fn put_structure(mut entries: Vec<(&[u8], &dyn Put)>, out: &mut Pen<'_>, depth: usize) -> Result<(), FrameEncodeError> {
     let depth = deeper(depth)?;
     entries.sort_by(|(a, _), (b, _)| rank(a).cmp(&rank(b)));
     if entries
@@ -270,9 +259,9 @@ fn put_structure(
     {
         return Err(EncodeError::DuplicateKey.into());
     }
-    cbor::put_map(out, entries.len());
+    out.map(entries.len());
     for (name, value) in entries {
-        cbor::put_text(out, name);
+        out.text(name);
         value.put(out, depth)?;
     }
     Ok(())
@@ -361,7 +350,10 @@ impl SwimUpdate {
     /// # Errors
     /// The fault of the first field that does not fit; [`FieldFault::Type`] for bytes that are no canonical map.
     pub fn decode(bytes: &Bytes, limits: &DecodeLimits) -> Result<Self, FieldFault> {
-        Field::read(det::check(bytes, limits).map_err(|_| FieldFault::Type)?, bytes)
+        Field::read(
+            det::check(bytes, limits).map_err(|_| FieldFault::Type)?,
+            Source::foreign(bytes),
+        )
     }
 
     /// The update as one canonical map, as records and lone updates are stored.
@@ -393,13 +385,13 @@ impl Default for Priority {
 }
 
 impl Put for Priority {
-    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+    fn put(&self, out: &mut Pen<'_>, depth: usize) -> Result<(), FrameEncodeError> {
         self.0.put(out, depth)
     }
 }
 
 impl Field for Priority {
-    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
         Field::read(item, source).map(Self)
     }
 
@@ -418,7 +410,7 @@ pub enum Manifest {
 }
 
 impl Put for Manifest {
-    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+    fn put(&self, out: &mut Pen<'_>, depth: usize) -> Result<(), FrameEncodeError> {
         match self {
             Self::Found(map) => map.put(out, depth),
             Self::NotFound => {
@@ -427,17 +419,10 @@ impl Put for Manifest {
             }
         }
     }
-
-    fn size(&self) -> usize {
-        match self {
-            Self::Found(map) => map.size(),
-            Self::NotFound => 16,
-        }
-    }
 }
 
 impl Field for Manifest {
-    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
         match item {
             Item::Map(_) => Field::read(item, source).map(Self::Found),
             Item::Text(b"not_found") => Ok(Self::NotFound),
@@ -512,13 +497,13 @@ impl fmt::Display for ErrorCode {
 }
 
 impl Put for ErrorCode {
-    fn put(&self, out: &mut BytesMut, depth: usize) -> Result<(), FrameEncodeError> {
+    fn put(&self, out: &mut Pen<'_>, depth: usize) -> Result<(), FrameEncodeError> {
         self.0.put(out, depth)
     }
 }
 
 impl Field for ErrorCode {
-    fn read(item: Item<'_>, source: &Bytes) -> Result<Self, FieldFault> {
+    fn read(item: Item<'_>, source: Source<'_>) -> Result<Self, FieldFault> {
         Field::read(item, source).map(Self)
     }
 }

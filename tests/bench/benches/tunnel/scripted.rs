@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use macula_bench::Result;
 use macula_tokio::{
     alpn,
@@ -31,7 +31,7 @@ impl Node {
         let direct = quinn_ends::connect(relay, credentials, alpn::MACULA_DIST).await?;
         let (send, recv) = direct.connection.open_bi().await?;
         let mut node = Self { direct, send, recv };
-        let name = Bytes::copy_from_slice(name.as_bytes());
+        let name = name.into();
         node.say(Message::Identify { name }).await?;
         match node.hear().await? {
             Message::Identified => Ok(node),
@@ -65,7 +65,7 @@ impl Node {
     }
 
     pub(crate) async fn open(&mut self) -> Result<Stream> {
-        let target = Bytes::from_static(RECEIVER.as_bytes());
+        let target = RECEIVER.into();
         self.say(Message::TunnelRequest { target }).await?;
         match self.hear().await? {
             Message::TunnelOk { tunnel } => self.tunnel(tunnel).await,

@@ -215,7 +215,7 @@ impl Session {
     }
 
     fn identify(&self, encoding: Encoding, actions: &mut Vec<Action>) {
-        let name = self.config.name.to_bytes();
+        let name = self.config.name.to_bytes().into();
         actions.push(encode(&Message::Identify { name }, encoding));
     }
 

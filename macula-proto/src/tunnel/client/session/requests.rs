@@ -59,7 +59,7 @@ impl Session {
         if self.unanswered.len() == 1 {
             self.watch_answers(now);
         }
-        let target = target.to_bytes();
+        let target = target.to_bytes().into();
         self.send(&Message::TunnelRequest { target }, actions);
     }
 
