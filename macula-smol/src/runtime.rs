@@ -43,7 +43,8 @@ impl Runtime for Smol {
     }
 
     fn sleep_until(&self, moment: Instant) -> impl Future<Output = ()> + Send + 'static {
-        async move { _ = Timer::at(moment).await }
+        let timer = Timer::at(moment);
+        async move { _ = timer.await }
     }
 
     async fn look_up(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {

@@ -1,6 +1,6 @@
 //! Queries and answers.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use domain::{
     base::{Message, MessageBuilder, Name, Rtype},
@@ -48,9 +48,9 @@ pub(crate) fn addresses(answer: &Message<Vec<u8>>, max: usize) -> Option<Vec<IpA
             continue;
         }
         if let Some(record) = record.to_record::<A>().ok()? {
-            found.push(Ipv4Addr::from(record.data().addr()).into());
+            found.push(record.data().addr().into());
         } else if let Some(record) = record.to_record::<Aaaa>().ok()? {
-            found.push(Ipv6Addr::from(record.data().addr()).into());
+            found.push(record.data().addr().into());
         }
     }
     Some(found)

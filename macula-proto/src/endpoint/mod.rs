@@ -296,7 +296,7 @@ impl Endpoint {
     }
 
     /// Makes the relay take nothing new; existing tunnels go on, clients without tunnels are closed with
-    /// [`Code::DRAINING`].
+    /// [`Code::DRAINING`], a second after the last one if they had any.
     pub fn drain_relay(&mut self, now: Now) {
         self.with_relay(|relay, quic, out| relay.drain(quic, now, out));
     }

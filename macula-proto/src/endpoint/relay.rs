@@ -87,7 +87,7 @@ impl RelayRole {
         reports: &mut impl Extend<Report>,
     ) {
         let mut actions = std::mem::take(&mut self.actions);
-        self.machine.set_access(access, &mut actions);
+        self.machine.set_access(now, access, &mut actions);
         self.actions = actions;
         self.execute(quic, now, reports);
     }

@@ -259,7 +259,7 @@ impl RelayRig {
                     rules.names.insert(Name::from("a"), rule);
                 }
                 let mut actions = Vec::new();
-                self.relay.set_access(rules, &mut actions);
+                self.relay.set_access(self.now, rules, &mut actions);
                 self.check(&actions);
             }
         }

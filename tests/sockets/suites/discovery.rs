@@ -49,7 +49,8 @@ fn good() -> Reply {
 }
 
 const NONE: Reply = Reply::Code(Rcode::NXDOMAIN);
-const SHORT: Duration = Duration::from_millis(400);
+/// Enough for a busy machine to answer in, four times over.
+const SHORT: Duration = Duration::from_secs(2);
 
 // ----- what is there -----------------------------------------------------------------------------------------------
 
@@ -218,10 +219,7 @@ fn a_missing_record() {
 fn a_server_that_does_not_answer() {
     run(async {
         let error = failure(|_, _| Reply::Silence).await;
-        assert_eq!(
-            error.to_string(),
-            "no answer for _erlang-dist._quic.example within 0.4 s"
-        );
+        assert_eq!(error.to_string(), "no answer for _erlang-dist._quic.example within 2 s");
     });
 }
 

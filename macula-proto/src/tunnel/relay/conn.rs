@@ -7,7 +7,9 @@ use std::{
 
 use bytes::BytesMut;
 
-use super::{Action, ConnectionStatus, Relay, RequestKey, Ticket, Timer, TunnelKey, budget::Budget, types::Report};
+use super::{
+    Action, ConnectionStatus, LEAVE, Relay, RequestKey, Ticket, Timer, TunnelKey, budget::Budget, types::Report,
+};
 use crate::{
     Code, Limits, Now,
     tunnel::{ConnKey, ControlEnd, Name},
@@ -31,6 +33,8 @@ pub(super) struct Conn {
     extra_streams: u32,
     pub(super) budget: Budget,
     pub(super) tunnels: BTreeSet<TunnelKey>,
+    /// Whether a tunnel of it has ended.
+    pub(super) carried: bool,
     /// Requests that wait for streams, from it and to it.
     pub(super) requests: BTreeSet<RequestKey>,
     /// How many of them are its own.
@@ -60,6 +64,7 @@ impl Conn {
             extra_streams: 0,
             budget: Budget::new(limits.control_burst, limits.control_rate),
             tunnels: BTreeSet::new(),
+            carried: false,
             requests: BTreeSet::new(),
             pending: 0,
             replies: Replies::default(),
@@ -250,19 +255,27 @@ impl Relay {
         }
     }
 
-    /// While draining, closes the connections that the last event left without a tunnel.
-    pub(super) fn settle_drain(&mut self, actions: &mut Vec<Action>) {
+    /// While draining, closes the connections that the last event left without a tunnel: at once if they had none.
+    pub(super) fn settle_drain(&mut self, now: Now, actions: &mut Vec<Action>) {
         if !self.draining {
             return self.maybe_idle.clear();
         }
         while let Some(key) = self.maybe_idle.pop_first() {
-            if self.conns.get(&key).is_some_and(Conn::is_idle) {
-                self.close(key, Code::DRAINING, "draining", actions);
+            match self.conns.get(&key) {
+                Some(conn) if conn.is_idle() && conn.carried => self.timers.arm(now.mono, Timer::Leave(key), LEAVE),
+                _ => self.leave(key, actions),
             }
         }
         if self.conns.is_empty() && !self.drained {
             self.drained = true;
             actions.push(Action::Report(Report::Drained));
+        }
+    }
+
+    /// Closes a connection that has no tunnel, because the relay drains.
+    pub(super) fn leave(&mut self, key: ConnKey, actions: &mut Vec<Action>) {
+        if self.conns.get(&key).is_some_and(Conn::is_idle) {
+            self.close(key, Code::DRAINING, "draining", actions);
         }
     }
 
@@ -286,6 +299,7 @@ impl Relay {
             });
         }
         self.timers.clear(Timer::Identify(key));
+        self.timers.clear(Timer::Leave(key));
         for ticket in conn.asked.iter().chain(&conn.waiting) {
             self.asks.remove(ticket);
         }

@@ -43,7 +43,7 @@ mod types;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{Limits, Now, Rng, tunnel::timers::Timers, wire::control::TunnelId};
@@ -110,7 +110,13 @@ pub struct Relay {
 enum Timer {
     Identify(ConnKey),
     Request(RequestKey),
+    /// The relay drains, and the last tunnel of the connection is over.
+    Leave(ConnKey),
 }
+
+/// How long a connection stays on a relay that drains after its last tunnel is over. What has arrived at a node may not have been
+/// read by its program, and is lost with the connection.
+const LEAVE: Duration = Duration::from_secs(1);
 
 impl Relay {
     /// A relay without connections. `rng` makes the tunnel ids.
@@ -150,16 +156,16 @@ impl Relay {
             Event::Timeout => self.timeout(now, actions),
             Event::Drain => self.drain(actions),
         }
-        self.settle_drain(actions);
+        self.settle_drain(now, actions);
     }
 
     /// Replaces the access rules. Clients that may not hold one of their names any more are closed with
     /// [`Code::NOT_ALLOWED`](crate::Code::NOT_ALLOWED); other tunnels that are open stay, also where they could not be
     /// opened any more.
-    pub fn set_access(&mut self, access: AccessRules, actions: &mut Vec<Action>) {
+    pub fn set_access(&mut self, now: Now, access: AccessRules, actions: &mut Vec<Action>) {
         self.config.access = access;
         self.enforce_access(actions);
-        self.settle_drain(actions);
+        self.settle_drain(now, actions);
     }
 
     /// When [`Event::Timeout`] is due.
@@ -200,6 +206,7 @@ impl Relay {
             match timer {
                 Timer::Identify(conn) => self.identify_timeout(conn, actions),
                 Timer::Request(request) => self.fail_request(request, Refusal::StreamLimit, actions),
+                Timer::Leave(conn) => self.leave(conn, actions),
             }
         }
     }

@@ -163,6 +163,7 @@ impl Relay {
         for conn_key in [tunnel.route.requester, tunnel.route.target] {
             if let Some(conn) = self.conns.get_mut(&conn_key) {
                 conn.tunnels.remove(&key);
+                conn.carried = true;
                 self.maybe_idle.insert(conn_key);
             }
         }

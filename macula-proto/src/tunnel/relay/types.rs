@@ -91,8 +91,8 @@ pub enum Event<'a> {
     },
     /// The time of [`poll_timeout`](super::Relay::poll_timeout) has come.
     Timeout,
-    /// Take nothing new: clients without tunnels are closed with [`Code::DRAINING`], the others as soon as their last
-    /// tunnel has ended; requests are answered `draining`.
+    /// Take nothing new: clients that had no tunnel are closed with [`Code::DRAINING`], the others a second after their last
+    /// tunnel has ended, so that what has arrived there is read; requests are answered `draining`.
     Drain,
 }
 

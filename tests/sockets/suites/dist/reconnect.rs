@@ -39,7 +39,7 @@ fn a_node_that_waits_to_be_killed() {
         let node = Node::start(quick("b")).unwrap();
         let quic = QuicConfig::new(Trust::Insecure).credentials(credentials());
         let address = node.bind_quic(at.parse().unwrap(), quic).unwrap();
-        let mut mailbox = node.mailbox().unwrap();
+        let mailbox = node.mailbox().unwrap();
         mailbox.register("there").unwrap();
         process::say(&format!("{address} {}", node.creation()));
         pending::<()>().await;
