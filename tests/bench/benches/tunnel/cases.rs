@@ -142,9 +142,10 @@ pub(crate) fn named(name: &str) -> Result<&'static Case> {
 /// A case whose processes run.
 #[derive(Debug)]
 pub(crate) struct Scene {
-    pub(crate) relay: Option<Party>,
+    // Who would complain about the end of the others ends first.
     pub(crate) receiver: Party,
     pub(crate) sender: Party,
+    pub(crate) relay: Option<Party>,
 }
 
 impl Scene {

@@ -125,9 +125,14 @@ async fn obey(openers: &mut [Opener], command: &Value) -> Result<Value> {
         let times = work::trips(openers[0].open().await?, count as usize).await?;
         Ok(times.iter().map(|time| time.as_nanos() as u64).collect())
     } else if let Some(streams) = command["flood"].as_u64() {
+        // All are there before the first one takes what there is.
         let nodes = openers.len();
+        let mut open = Vec::new();
         for stream in 0..streams as usize {
-            tokio::spawn(work::flood(openers[stream % nodes].open().await?));
+            open.push(openers[stream % nodes].open().await?);
+        }
+        for stream in open {
+            tokio::spawn(work::flood(stream));
         }
         Ok(json!({ "streams": streams }))
     } else {
