@@ -48,7 +48,8 @@ pub(crate) struct State {
     pub(crate) phase: Phase,
     /// Handles of the endpoint itself.
     pub(crate) handles: usize,
-    pub(crate) conns: HashMap<ConnectionHandle, ConnEntry>,
+    /// Boxed, so that the room for more that a map keeps is small.
+    pub(crate) conns: HashMap<ConnectionHandle, Box<ConnEntry>>,
     /// Established, and to be accepted by the program.
     pub(crate) accepted: VecDeque<ConnectionHandle>,
     pub(crate) accept_limit: usize,

@@ -85,8 +85,9 @@ impl Conn {
         handshake_deadline: Instant,
         transport: &TransportConfig,
     ) -> Self {
+        let side = inner.side().into();
         Self {
-            side: inner.side().into(),
+            side,
             remote: inner.remote_address(),
             inner,
             quinn,
@@ -105,7 +106,7 @@ impl Conn {
             waiting: [false; 2],
             open_blocked: [false; 2],
             max_streams: [transport.max_bidi_streams, transport.max_uni_streams],
-            initial_streams: transport.initial_streams,
+            initial_streams: transport.first_streams(side),
             streams: BTreeMap::new(),
             opened: 0,
             accepted: 0,
@@ -331,13 +332,13 @@ impl Conn {
         self.wants_transmit(queues);
     }
 
-    /// Doubles the grant when half of it is in use, up to the configured maximum.
+    /// Makes the grant four times as large when half of it is in use, up to the configured maximum.
     fn grant_more_streams(&mut self, dir: Dir, queues: &mut Queues) {
         let granted = self.inner.max_concurrent_streams(dir.into());
         let most = self.max_streams[dir as usize];
         let open = self.inner.streams().remote_open_streams(dir.into());
         if granted < most && open.saturating_mul(2) >= granted {
-            let more = granted.saturating_mul(2).clamp(1, most);
+            let more = granted.saturating_mul(4).clamp(1, most);
             let more = quinn_proto::VarInt::from_u64(more).unwrap_or(quinn_proto::VarInt::MAX);
             self.inner.set_max_concurrent_streams(dir.into(), more);
             self.wants_transmit(queues);

@@ -118,7 +118,7 @@ impl World {
 
     /// The same, and a connection between them.
     pub fn connected() -> (Self, ConnectionHandle, ConnectionHandle) {
-        Self::connected_with(&TransportConfig::default(), &TransportConfig::default())
+        Self::connected_with(&transport(|_| {}), &transport(|_| {}))
     }
 
     pub fn connected_with(
@@ -182,6 +182,7 @@ impl World {
     pub fn listen(&mut self, node: usize, change: impl FnOnce(&mut ListenConfig)) {
         let tls = self.server_tls(node).build(self.nodes[node].ep.clock()).unwrap();
         let mut config = ListenConfig::new(tls);
+        config.transport = transport(|_| {});
         change(&mut config);
         self.nodes[node].ep.listen(config).unwrap();
     }
@@ -513,6 +514,8 @@ pub fn pattern(len: usize) -> Vec<u8> {
 /// The default transport with changes.
 pub fn transport(change: impl FnOnce(&mut TransportConfig)) -> TransportConfig {
     let mut config = TransportConfig::default();
+    // Tests open streams as soon as there is a connection.
+    config.initial_streams = Some(64);
     change(&mut config);
     config
 }

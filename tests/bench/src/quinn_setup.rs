@@ -23,6 +23,8 @@ pub struct Setup {
     protocol: Vec<u8>,
     resuming: bool,
     streams: Option<u32>,
+    idle_timeout: Duration,
+    keep_alive: Option<Duration>,
 }
 
 fn bind(server: Option<quinn::ServerConfig>) -> Result<quinn::Endpoint> {
@@ -43,6 +45,8 @@ impl Setup {
             protocol: protocol.to_vec(),
             resuming: true,
             streams: None,
+            idle_timeout: Duration::from_secs(120),
+            keep_alive: Some(Duration::from_secs(20)),
         }
     }
 
@@ -60,16 +64,24 @@ impl Setup {
         self
     }
 
-    fn transport(&self) -> Arc<quinn::TransportConfig> {
+    /// With connections that are lost after so much silence, and not kept alive.
+    #[must_use]
+    pub fn silent_for(mut self, time: Duration) -> Self {
+        self.idle_timeout = time;
+        self.keep_alive = None;
+        self
+    }
+
+    fn transport(&self) -> Result<Arc<quinn::TransportConfig>> {
         // The defaults are a ceiling of 1452 bytes and the windows that ours have as well.
         let mut transport = quinn::TransportConfig::default();
         transport
-            .max_idle_timeout(Some(quinn::VarInt::from_u32(120_000).into()))
-            .keep_alive_interval(Some(Duration::from_secs(20)));
+            .max_idle_timeout(Some(self.idle_timeout.try_into()?))
+            .keep_alive_interval(self.keep_alive);
         if let Some(streams) = self.streams {
             transport.max_concurrent_bidi_streams(streams.into());
         }
-        Arc::new(transport)
+        Ok(Arc::new(transport))
     }
 
     /// A listening endpoint.
@@ -89,7 +101,7 @@ impl Setup {
             tls.send_tls13_tickets = 0;
         }
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-        config.transport_config(self.transport());
+        config.transport_config(self.transport()?);
         bind(Some(config))
     }
 
@@ -112,7 +124,7 @@ impl Setup {
             tls.resumption = Resumption::disabled();
         }
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-        config.transport_config(self.transport());
+        config.transport_config(self.transport()?);
         Ok((bind(None)?, config))
     }
 }

@@ -1,0 +1,312 @@
+//! Our connections, streams, tunnels and calls.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use macula_bench::Result;
+use macula_tokio::{
+    Connection, DatagramSize, DialConfig, Endpoint, ListenConfig, Options, RelayClient, RelayClientConfig, RelayServer,
+    Stream, TransportConfig, Tunnel, alpn,
+    proto::tunnel::{
+        Name,
+        client::{session::SessionConfig, supervisor::SupervisorConfig},
+        relay::RelayConfig,
+    },
+    rpc::{Call, Mode, RpcClient, RpcConfig, RpcServer, ServerCall, Value},
+    tls::{ClientTls, Credentials, ServerTls, Trust},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::children::{Opening, Party};
+
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// The protocol of connections without anything on them.
+pub(crate) const PROTOCOL: &[u8] = b"bench";
+/// Streams, tunnels and calls that a connection allows for.
+pub(crate) const MOST: u32 = 16_384;
+
+/// As everywhere in this program: the defaults, but idle time-out, keep-alive and the ceiling of datagrams as quinn has them here.
+pub(crate) fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::relay();
+    transport.max_bidi_streams = TransportConfig::default().max_bidi_streams;
+    transport.datagram_size = DatagramSize::UpTo(1452);
+    transport
+}
+
+fn roomy() -> TransportConfig {
+    let mut transport = transport();
+    transport.max_bidi_streams = MOST.into();
+    transport
+}
+
+fn listen(credentials: Credentials, protocol: &[u8], transport: TransportConfig) -> Result<(Endpoint, ListenConfig)> {
+    let endpoint = Endpoint::bind(ANY, Options::default())?;
+    let tls = ServerTls::new(credentials).alpn([protocol]);
+    let mut config = ListenConfig::new(tls.build(endpoint.clock())?);
+    config.transport = transport;
+    Ok((endpoint, config))
+}
+
+fn dialler(credentials: &Credentials, protocol: &[u8], transport: TransportConfig) -> Result<(Endpoint, DialConfig)> {
+    let endpoint = Endpoint::bind(ANY, Options::default())?;
+    let trust = Trust::Roots(credentials.chain().to_vec());
+    let tls = ClientTls::new(trust).alpn([protocol]);
+    let mut config = DialConfig::new(tls.build(endpoint.clock())?);
+    config.transport = transport;
+    Ok((endpoint, config))
+}
+
+fn at(peer: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, peer).into()
+}
+
+/// Idle connections of one end.
+pub(crate) struct Connections {
+    endpoint: Endpoint,
+    /// Whom to dial, and how.
+    dial: Option<(DialConfig, SocketAddr)>,
+    held: Vec<Connection>,
+}
+
+impl Connections {
+    pub(crate) fn serve(credentials: Credentials) -> Result<Self> {
+        let (endpoint, config) = listen(credentials, PROTOCOL, transport())?;
+        endpoint.listen(config)?;
+        let accepting = endpoint.clone();
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Some(connection) = accepting.accept().await {
+                held.push(connection);
+            }
+        });
+        Ok(Self {
+            endpoint,
+            dial: None,
+            held: Vec::new(),
+        })
+    }
+
+    pub(crate) fn dial(peer: u16, credentials: &Credentials) -> Result<Self> {
+        let (endpoint, config) = dialler(credentials, PROTOCOL, transport())?;
+        Ok(Self {
+            endpoint,
+            dial: Some((config, at(peer))),
+            held: Vec::new(),
+        })
+    }
+}
+
+impl Party for Connections {
+    fn port(&self) -> u16 {
+        self.endpoint.local_addr().port()
+    }
+
+    fn open(&mut self, count: usize) -> Opening<'_> {
+        Box::pin(async move {
+            let (config, at) = self.dial.as_ref().ok_or("a server does not dial")?;
+            for _ in 0..count {
+                self.held.push(self.endpoint.connect(config, *at, "localhost").await?);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Idle streams of one end, all on one connection.
+pub(crate) struct Streams {
+    endpoint: Endpoint,
+    connection: Option<Connection>,
+    held: Vec<Stream>,
+}
+
+impl Streams {
+    pub(crate) fn serve(credentials: Credentials) -> Result<Self> {
+        let (endpoint, config) = listen(credentials, PROTOCOL, roomy())?;
+        endpoint.listen(config)?;
+        let accepting = endpoint.clone();
+        tokio::spawn(async move {
+            let connection = accepting.accept().await.ok_or("nobody dialled")?;
+            let mut held = Vec::new();
+            while let Ok(mut stream) = connection.accept_bi().await {
+                stream.read_u8().await?;
+                stream.write_u8(0).await?;
+                held.push(stream);
+            }
+            Result::Ok(())
+        });
+        Ok(Self {
+            endpoint,
+            connection: None,
+            held: Vec::new(),
+        })
+    }
+
+    pub(crate) async fn dial(peer: u16, credentials: &Credentials) -> Result<Self> {
+        let (endpoint, config) = dialler(credentials, PROTOCOL, roomy())?;
+        let connection = endpoint.connect(&config, at(peer), "localhost").await?;
+        Ok(Self {
+            endpoint,
+            connection: Some(connection),
+            held: Vec::new(),
+        })
+    }
+}
+
+impl Party for Streams {
+    fn port(&self) -> u16 {
+        self.endpoint.local_addr().port()
+    }
+
+    fn open(&mut self, count: usize) -> Opening<'_> {
+        Box::pin(async move {
+            let connection = self.connection.as_ref().ok_or("a server does not open")?;
+            for _ in 0..count {
+                let mut stream = connection.open_bi().await?;
+                stream.write_u8(0).await?;
+                stream.read_u8().await?;
+                self.held.push(stream);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A relay that lets a node open tunnels as fast as it can.
+pub(crate) struct Relay(RelayServer);
+
+impl Relay {
+    pub(crate) fn serve(credentials: Credentials) -> Result<Self> {
+        let (endpoint, listen) = listen(credentials, alpn::MACULA_DIST, roomy())?;
+        let mut config = RelayConfig::default();
+        config.limits.control_rate = 0;
+        config.limits.tunnels_per_connection = MOST as usize;
+        Ok(Self(RelayServer::serve(&endpoint, config, listen)?))
+    }
+}
+
+impl Party for Relay {
+    fn port(&self) -> u16 {
+        self.0.endpoint().local_addr().port()
+    }
+}
+
+/// A node with idle tunnels.
+pub(crate) struct Node {
+    node: RelayClient,
+    held: Vec<Tunnel>,
+}
+
+const TAKER: &str = "taker";
+
+impl Node {
+    async fn start(peer: u16, credentials: &Credentials, name: &'static str) -> Result<RelayClient> {
+        let (endpoint, dial) = dialler(credentials, alpn::MACULA_DIST, roomy())?;
+        let config = RelayClientConfig {
+            relays: vec![format!("localhost:{peer}").parse()?],
+            dial,
+            session: SessionConfig::new(Name::from(name)),
+            supervisor: SupervisorConfig::default(),
+        };
+        let node = RelayClient::start(&endpoint, config, 64)?;
+        match node.identified().await {
+            true => Ok(node),
+            false => Err("the relay does not know the node".into()),
+        }
+    }
+
+    pub(crate) async fn take(peer: u16, credentials: &Credentials) -> Result<Self> {
+        let node = Self::start(peer, credentials, TAKER).await?;
+        let taking = node.clone();
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Some(mut tunnel) = taking.incoming().await {
+                tunnel.read_u8().await?;
+                tunnel.write_u8(0).await?;
+                held.push(tunnel);
+            }
+            Result::Ok(())
+        });
+        Ok(Self { node, held: Vec::new() })
+    }
+
+    pub(crate) async fn open(peer: u16, credentials: &Credentials) -> Result<Self> {
+        let node = Self::start(peer, credentials, "opener").await?;
+        Ok(Self { node, held: Vec::new() })
+    }
+}
+
+impl Party for Node {
+    fn open(&mut self, count: usize) -> Opening<'_> {
+        Box::pin(async move {
+            for _ in 0..count {
+                let mut tunnel = self.node.open(TAKER).await?;
+                tunnel.write_u8(0).await?;
+                tunnel.read_u8().await?;
+                self.held.push(tunnel);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Idle calls of one end, all on one connection.
+pub(crate) struct Calls {
+    endpoint: Endpoint,
+    _server: Option<RpcServer>,
+    client: Option<RpcClient>,
+    held: Vec<Call>,
+}
+
+impl Calls {
+    fn config(node: u8) -> RpcConfig {
+        let mut config = RpcConfig::new([node; 32]);
+        config.limits.calls = MOST as usize;
+        config
+    }
+
+    pub(crate) fn serve(credentials: Credentials) -> Result<Self> {
+        let (endpoint, listen) = listen(credentials, alpn::MACULA, roomy())?;
+        endpoint.listen(listen)?;
+        endpoint.serve_rpc(Self::config(1));
+        let server = RpcServer::new(&endpoint);
+        server.advertise("hold", Mode::Bidi, async |mut call: ServerCall| {
+            while call.recv().await?.is_some() {}
+            Ok(Value::Null)
+        });
+        Ok(Self {
+            endpoint,
+            _server: Some(server),
+            client: None,
+            held: Vec::new(),
+        })
+    }
+
+    pub(crate) async fn dial(peer: u16, credentials: &Credentials) -> Result<Self> {
+        let (endpoint, dial) = dialler(credentials, alpn::MACULA, roomy())?;
+        let client = endpoint
+            .connect_rpc(&dial, at(peer), "localhost", Self::config(2))
+            .await?;
+        Ok(Self {
+            endpoint,
+            _server: None,
+            client: Some(client),
+            held: Vec::new(),
+        })
+    }
+}
+
+impl Party for Calls {
+    fn port(&self) -> u16 {
+        self.endpoint.local_addr().port()
+    }
+
+    fn open(&mut self, count: usize) -> Opening<'_> {
+        Box::pin(async move {
+            let client = self.client.as_ref().ok_or("a server does not call")?;
+            for _ in 0..count {
+                self.held.push(client.open("hold", Mode::Bidi, Value::Null).await?);
+            }
+            Ok(())
+        })
+    }
+}
