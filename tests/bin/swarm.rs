@@ -170,7 +170,8 @@ fn tell(out: &mut dyn Write, args: &Args, outcome: &Outcome, wall: Duration) -> 
             "simulated_seconds": outcome.simulated.as_secs_f64(),
             "wall_seconds": wall.as_secs_f64(),
             "faults": done.faults, "streams": done.streams, "bytes": done.bytes, "calls": done.calls,
-            "frames": done.frames, "messages": done.messages, "datagrams": done.datagrams,
+            "frames": done.frames, "messages": done.messages, "dist_streams": done.dist_streams, "routed": done.routed,
+            "early": done.early, "drained": done.drained, "datagrams": done.datagrams,
         });
         return writeln!(out, "{object}");
     }

@@ -11,7 +11,7 @@ use macula_proto::{
         DatagramSize, DialConfig, EndpointConfig, ListenConfig, ResetKey, TransportConfig, alpn,
         tls::{ClientTls, ServerTls, Trust},
     },
-    rpc::RpcConfig,
+    rpc::{RpcConfig, router::RouterConfig},
     sim::{HostConfig, HostId},
     tunnel::{
         Name,
@@ -76,10 +76,20 @@ impl Run {
         transport
     }
 
+    /// For plain connections. Those of a host resume each other's sessions, and send early if the other side lets them.
+    pub(super) fn plain_dial_config(&mut self, host: HostId) -> Option<DialConfig> {
+        let index = host.get() as usize;
+        if self.hosts[index].plain.is_none() {
+            self.hosts[index].plain = self.dial_config(host, PLAIN);
+        }
+        self.hosts[index].plain.clone()
+    }
+
     pub(super) fn dial_config(&mut self, host: HostId, alpn: &[u8]) -> Option<DialConfig> {
         let transport = self.transport();
+        let early = self.plan.early && alpn == PLAIN;
         let config = self.world.with(host, |endpoint, _| {
-            let tls = ClientTls::new(Trust::Insecure).alpn([alpn]);
+            let tls = ClientTls::new(Trust::Insecure).alpn([alpn]).early_data(early);
             let mut dial = DialConfig::new(tls.build(endpoint.quic().clock()).unwrap());
             dial.transport = transport;
             dial
@@ -90,8 +100,11 @@ impl Run {
     fn listen(&mut self, host: HostId, alpns: &[&[u8]]) {
         let credentials = self.world.credentials("host");
         let transport = self.transport();
+        let early = self.plan.early && alpns.contains(&PLAIN);
         let listening = self.world.with(host, |endpoint, _| {
-            let tls = ServerTls::new(credentials).alpn(alpns.iter().copied());
+            let tls = ServerTls::new(credentials)
+                .alpn(alpns.iter().copied())
+                .early_data(early);
             let mut listen = ListenConfig::new(tls.build(endpoint.quic().clock()).unwrap());
             listen.transport = transport;
             endpoint.quic().listen(listen).unwrap();
@@ -102,10 +115,14 @@ impl Run {
     pub(super) fn boot(&mut self, host: HostId) {
         let number = host.get();
         if number < self.plan.relays {
-            self.listen(host, &[alpn::MACULA_DIST]);
-            let serving = self
-                .world
-                .with(host, |endpoint, _| endpoint.serve_relay(RelayConfig::default()));
+            self.listen(host, &[alpn::MACULA_DIST, alpn::MACULA]);
+            let routers = self.plan.routers;
+            let serving = self.world.with(host, |endpoint, _| {
+                endpoint.serve_relay(RelayConfig::default());
+                if routers {
+                    endpoint.serve_router(RouterConfig::default());
+                }
+            });
             return serving.unwrap();
         }
         if number < self.plan.relays + self.plan.stations {

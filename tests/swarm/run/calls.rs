@@ -35,6 +35,7 @@ pub(super) struct Calls {
     calls: BTreeMap<(Start, CallId), Party>,
     next_key: u64,
     complete: u64,
+    routed: u64,
     /// The first call that did not succeed, and was not given up.
     failed: Option<String>,
 }
@@ -42,6 +43,8 @@ pub(super) struct Calls {
 #[derive(Debug)]
 struct Link {
     to: Option<HostId>,
+    /// The relay whose router passes its calls on.
+    router: Option<HostId>,
     up: bool,
     /// When the ping left that has no answer yet.
     pinged: Option<Duration>,
@@ -51,6 +54,7 @@ impl Link {
     fn new(to: Option<HostId>) -> Self {
         Self {
             to,
+            router: None,
             up: false,
             pinged: None,
         }
@@ -61,6 +65,7 @@ impl Link {
 #[derive(Debug)]
 struct Party {
     link: RpcId,
+    routed: bool,
     key: u64,
     mode: Option<Mode>,
     caller: bool,
@@ -128,6 +133,10 @@ impl Calls {
         self.complete
     }
 
+    pub(super) fn routed(&self) -> u64 {
+        self.routed
+    }
+
     pub(super) fn is_content(&self) -> bool {
         self.calls.is_empty() && self.requests.is_empty()
     }
@@ -170,6 +179,25 @@ impl Run {
         });
         if let Ok(Some(link)) = dialled {
             self.calls.links.insert((start, link), Link::new(Some(to)));
+        }
+    }
+
+    /// A link to the router of a relay, which passes calls on to whoever is there.
+    pub(super) fn dial_router(&mut self, from: HostId, relay: HostId) {
+        let start = self.start_of(from);
+        let there = |(at, link): (&(Start, RpcId), &Link)| at.0 == start && link.router == Some(relay);
+        if self.calls.links.iter().any(there) {
+            return;
+        }
+        let (remote, config) = (self.world.address(relay), self.rpc_config(from));
+        let dial = self.dial_config(from, alpn::MACULA);
+        let dialled = self.world.with(from, |endpoint, now| {
+            endpoint.connect_rpc(now, &dial?, remote, "host", config).ok()
+        });
+        if let Ok(Some(id)) = dialled {
+            let mut link = Link::new(None);
+            link.router = Some(relay);
+            self.calls.links.insert((start, id), link);
         }
     }
 
@@ -231,8 +259,17 @@ impl Run {
     pub(super) fn link_up(&mut self, start: Start, link: RpcId) {
         // Accepted ones are heard of for the first time.
         let entry = self.calls.links.entry((start, link)).or_insert(Link::new(None));
+        let routed = entry.router.is_some();
         if std::mem::replace(&mut entry.up, true) {
-            self.fail(format!("{}: {link:?} came up twice", start.0));
+            return self.fail(format!("{}: {link:?} came up twice", start.0));
+        }
+        for (procedure, _) in PROCEDURES.iter().filter(|_| routed) {
+            let registered = self.world.with(start.0, |endpoint, now| {
+                endpoint.register_procedure(now, link, procedure.as_bytes())
+            });
+            if !matches!(registered, Ok(Ok(()))) {
+                self.fail(format!("{}: {procedure} is not registered: {registered:?}", start.0));
+            }
         }
     }
 
@@ -299,7 +336,7 @@ impl Run {
         let start = self.start_of(what.from);
         let links = self.calls.links.iter();
         let links = links.filter(|((at, _), link)| *at == start && link.up);
-        let links: Vec<_> = links.map(|((_, link), _)| *link).take(2).collect();
+        let links: Vec<_> = links.map(|((_, link), _)| *link).take(Call::LINKS).collect();
         for link in links {
             for _ in 0..what.count {
                 self.open_call(start, link, what);
@@ -328,8 +365,14 @@ impl Run {
         let Ok(Ok(call)) = opened else {
             return;
         };
+        let routed = self
+            .calls
+            .links
+            .get(&(start, link))
+            .is_some_and(|link| link.router.is_some());
         let party = Party {
             link,
+            routed,
             key,
             mode: what.kind,
             caller: true,
@@ -359,6 +402,7 @@ impl Run {
             };
             let party = Party {
                 link,
+                routed: false,
                 key: arg(&args, "key"),
                 mode,
                 caller: false,
@@ -522,6 +566,7 @@ impl Run {
             .with(start.0, |endpoint, now| endpoint.forget_call(now, call));
         if party.is_complete() {
             self.calls.complete += u64::from(party.caller);
+            self.calls.routed += u64::from(party.caller && party.routed);
             return;
         }
         // A good answer must not come without the chunks before it.
@@ -532,7 +577,8 @@ impl Run {
                 return self.fail(format!("{}: a good answer to half a call: {party:?}", start.0));
             }
             // Calls end with the peering connection that carries them, when one of its ends leaves.
-            if !self.plan.calls_over_peers {
+            // Those through a router need somebody who serves them.
+            if !self.plan.calls_over_peers && !party.routed {
                 self.calls
                     .failed
                     .get_or_insert_with(|| format!("{}: a call failed: {party:?}", start.0));

@@ -67,6 +67,18 @@ impl Run {
                 over = Some(format!("{}: {stat:?}", start.0));
             }
         }
+        for relay in 0..self.plan.relays {
+            let router = self.world.endpoint_of(HostId::new(relay));
+            for node in router
+                .and_then(|endpoint| endpoint.router_status())
+                .into_iter()
+                .flat_map(|status| status.nodes)
+            {
+                if node.queued > (1 << 20) + SLACK {
+                    over = Some(format!("router {relay}: {node:?}"));
+                }
+            }
+        }
         if let Some(over) = over {
             self.fail(format!("more waits than may: {over}"));
         }
@@ -78,10 +90,11 @@ impl Run {
             return;
         }
         let wanting = [
-            self.streams.incomplete(),
+            self.streams.incomplete(self.drains.any()),
             self.calls.incomplete(),
             self.frames.incomplete(),
             self.messages.incomplete(),
+            self.dist_streams.incomplete(),
         ];
         if let Some(what) = wanting.into_iter().flatten().next() {
             self.fail(what);
@@ -140,6 +153,11 @@ impl Run {
                     note("connections of the relay", status.connections.len());
                     note("tunnels", status.tunnels.len());
                 }
+                if let Some(status) = endpoint.router_status() {
+                    note("connections of the router", status.nodes.len());
+                    note("registered procedures", status.procedures.len());
+                    note("calls through the router", status.streams + status.calls);
+                }
                 let peers = endpoint.peer_service_stats();
                 note("peers", peers.silent + peers.handshaking + peers.connected);
                 note("nodes", endpoint.dist_nodes().len());
@@ -155,16 +173,13 @@ impl Run {
                 Err(down) => return self.fail(down.to_string()),
             }
         }
-        let open = [
-            self.streams.open(),
-            self.calls.open(),
-            self.frames.open(),
-            self.messages.open(),
-        ]
-        .concat();
+        let open = self.open();
         let links = self.calls.links();
         if !open.is_empty() || !links.is_empty() {
             return self.fail(format!("without an end: {} {links:?}", open.join("; ")));
+        }
+        if let Some(relay) = self.drains.unfinished() {
+            return self.fail(relay);
         }
         let unended = self.conns.iter().find(|(_, over)| !**over).map(|(conn, _)| *conn);
         if let Some(conn) = unended {

@@ -63,6 +63,13 @@ impl Messages {
         self.links.keys().copied().collect()
     }
 
+    /// A connection of a host that is up and stays so.
+    pub(super) fn usable(&self, start: Start) -> Option<DistId> {
+        let mut links = self.links.iter();
+        let found = links.find(|((at, _), link)| *at == start && link.up && !link.leaving);
+        found.map(|((_, dist), _)| *dist)
+    }
+
     pub(super) fn gone(&mut self, start: Start) {
         self.links.retain(|(at, _), _| *at != start);
     }
@@ -146,6 +153,9 @@ impl Run {
 
     pub(super) fn on_dist(&mut self, start: Start, dist: DistId, event: DistEvent) {
         match event {
+            DistEvent::PreNodeUp { .. } => self.accept_dist_streams(start, dist),
+            DistEvent::Stream { stream, owner, event } => self.on_dist_stream((start, dist, stream), owner, event),
+            DistEvent::Over(_) => self.dist_streams.connection_over(start, dist),
             DistEvent::Up { .. } => {
                 let link = self.messages.links.entry((start, dist)).or_default();
                 if std::mem::replace(&mut link.up, true) {
@@ -155,6 +165,7 @@ impl Run {
             DistEvent::Readable => self.fetch_messages(start, dist),
             DistEvent::SendReady => self.push_messages(start, dist),
             DistEvent::Down { reason, .. } => {
+                self.dist_streams.connection_over(start, dist);
                 if self.messages.links.remove(&(start, dist)).is_none() {
                     self.fail(format!("{}: {dist:?} went down and was not there", start.0));
                 }

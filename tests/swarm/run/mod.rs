@@ -1,14 +1,17 @@
 //! One seed: a world drawn from it, what its hosts do, what goes wrong, and whether everything is as it must be.
 //!
 //! The plan of a world (its hosts, links, faults and what is asked of it) is drawn before anything runs. While it runs, models
-//! keep account of what goes in and what comes out: [`streams`] of bytes through tunnels and plain connections, [`calls`],
-//! [`frames`] between peers, [`messages`] between nodes of Erlang distribution. When the faults are over everything has to come
+//! keep account of what goes in and what comes out: [`streams`] of bytes through tunnels and plain connections, some of them sent
+//! early, [`calls`] between two and through routers, [`frames`] between peers, [`messages`] between nodes of Erlang distribution
+//! and [`dist_streams`] beside them, and relays that [`drain`]. When the faults are over everything has to come
 //! to an end in time; then everything is closed, and nothing may be left.
 
 #![allow(unreachable_pub, dead_code, reason = "shared by a test, a program and a bench")]
 
 mod boot;
 mod calls;
+mod dist_streams;
+mod drain;
 mod end;
 mod errors;
 mod frames;
@@ -21,12 +24,14 @@ use std::{collections::BTreeMap, time::Duration};
 use macula_proto::{
     Event, Rng,
     endpoint::{ClientEvent, ClientId, RpcEvent},
-    quic::{self, ConnectionHandle},
+    quic::{self, ConnectionHandle, DialConfig},
     sim::{Detail, Fault, Happening, HostId, World},
     tunnel::client::supervisor,
 };
 
 use calls::Calls;
+use dist_streams::DistStreams;
+use drain::Drains;
 pub use errors::install as count_errors;
 use frames::Frames;
 use messages::Messages;
@@ -64,6 +69,14 @@ pub struct Done {
     pub calls: u64,
     pub frames: u64,
     pub messages: u64,
+    /// Streams beside the messages.
+    pub dist_streams: u64,
+    /// Calls through routers.
+    pub routed: u64,
+    /// Connections on which something was sent early and taken, and those where it was not.
+    pub early: [u64; 2],
+    /// Relays that have drained.
+    pub drained: u64,
     pub datagrams: u64,
 }
 
@@ -79,6 +92,8 @@ pub struct Run {
     calls: Calls,
     frames: Frames,
     messages: Messages,
+    dist_streams: DistStreams,
+    drains: Drains,
     /// Connections in the hands of the program: whether they have ended.
     conns: BTreeMap<(Start, ConnectionHandle), bool>,
     /// For choices while it runs; the models are the same with others.
@@ -95,6 +110,8 @@ struct HostState {
     client: Option<ClientId>,
     /// Whether its node is connected to a relay.
     up: bool,
+    /// How it dials plain connections.
+    plain: Option<DialConfig>,
 }
 
 /// Runs a seed. The second is the world after it, for its trace.
@@ -119,6 +136,8 @@ impl Run {
             calls: Calls::default(),
             frames: Frames::default(),
             messages: Messages::default(),
+            dist_streams: DistStreams::default(),
+            drains: Drains::default(),
             hosts: Vec::new(),
             conns: BTreeMap::new(),
             rng,
@@ -142,10 +161,14 @@ impl Run {
             done: Done {
                 faults: self.faults,
                 streams: self.streams.count(),
-                bytes: self.streams.bytes(),
+                bytes: self.streams.bytes() + self.dist_streams.bytes(),
                 calls: self.calls.count(),
                 frames: self.frames.count(),
                 messages: self.messages.count(),
+                dist_streams: self.dist_streams.count(),
+                routed: self.calls.routed(),
+                early: self.streams.early(),
+                drained: self.drains.count(),
                 datagrams: self.world.stats().sent,
             },
         };
@@ -169,13 +192,7 @@ impl Run {
         let last = end + self.plan.patience;
         self.run_until(last, Self::is_content);
         if self.failure.is_none() && !self.is_content() {
-            let open = [
-                self.streams.open(),
-                self.calls.open(),
-                self.frames.open(),
-                self.messages.open(),
-            ]
-            .concat();
+            let open = self.open();
             self.fail(format!("no end: {}", open.join("; ")));
         }
         self.check_complete();
@@ -184,7 +201,23 @@ impl Run {
 
     /// Nothing that was begun is without its end.
     fn is_content(&self) -> bool {
-        self.streams.is_content() && self.calls.is_content() && self.frames.is_content() && self.messages.is_content()
+        self.streams.is_content()
+            && self.calls.is_content()
+            && self.frames.is_content()
+            && self.messages.is_content()
+            && self.dist_streams.is_content()
+    }
+
+    /// What was begun and has no end.
+    fn open(&self) -> Vec<String> {
+        [
+            self.streams.open(),
+            self.calls.open(),
+            self.frames.open(),
+            self.messages.open(),
+            self.dist_streams.open(),
+        ]
+        .concat()
     }
 
     fn run_until(&mut self, until: Duration, done: impl Fn(&Self) -> bool) {
@@ -228,8 +261,11 @@ impl Run {
         self.calls.gone(start);
         self.frames.gone(start);
         self.messages.gone(start);
+        self.dist_streams.gone(start);
+        self.drains.gone(start);
         self.conns.retain(|(at, _), _| *at != start);
-        self.hosts[host.get() as usize].up = false;
+        let host = &mut self.hosts[host.get() as usize];
+        (host.up, host.plain) = (false, None);
     }
 
     fn on_wake(&mut self, token: u64) {
@@ -254,6 +290,9 @@ impl Run {
             Action::DialDist { from, to } => self.dial_dist(from, to),
             Action::Messages { from, count, size } => self.send_messages(from, count, size),
             Action::LeaveDist { from } => self.leave_dist(from),
+            Action::DistStream(stream) => self.open_dist_stream(stream),
+            Action::DialRouter { from, relay } => self.dial_router(from, relay),
+            Action::Drain(relay) => self.drain(relay),
         }
     }
 
@@ -265,6 +304,7 @@ impl Run {
             Event::Peer { peer, event } => self.on_peer(start, peer, event),
             Event::Rpc(event) => self.on_rpc(start, event),
             Event::Dist { dist, event } => self.on_dist(start, dist, event),
+            Event::Relay(report) => self.on_report(start, &report),
             _ => {}
         }
     }
@@ -295,6 +335,7 @@ impl Run {
         }
         match event {
             quic::Event::Connected { conn, side, .. } => self.plain_connected(start, conn, side),
+            quic::Event::EarlyDataRejected { conn } => self.early_data_rejected(start, conn),
             quic::Event::StreamOpened { conn, stream } => self.plain_arrived(start, conn, stream),
             quic::Event::Readable { conn, stream } => self.read(start, conn, stream),
             quic::Event::Writable { conn, stream } => self.write(start, conn, stream),

@@ -32,6 +32,10 @@ pub struct Plan {
     pub times: Vec<Duration>,
     pub actions: Vec<Action>,
     pub faults: Vec<(Duration, Fault)>,
+    /// Whether relays pass calls between nodes.
+    pub routers: bool,
+    /// Whether those who dial a second time send before they are answered.
+    pub early: bool,
     /// Nodes prefer different relays, and may not find each other.
     pub scattered: bool,
     /// No faults but those of the links: everything has to succeed.
@@ -76,6 +80,24 @@ pub enum Action {
     LeaveDist {
         from: HostId,
     },
+    DistStream(DistStream),
+    /// A link for calls to the router of a relay.
+    DialRouter {
+        from: HostId,
+        relay: HostId,
+    },
+    /// A relay is to take nothing new.
+    Drain(HostId),
+}
+
+/// Bytes on a stream beside the messages to another node, and bytes back.
+#[derive(Debug, Clone)]
+pub struct DistStream {
+    pub from: HostId,
+    pub priority: i64,
+    pub lengths: [u64; 2],
+    /// The side that gives up, and after how many bytes.
+    pub abort: Option<(usize, u64)>,
 }
 
 /// Bytes to another host, and bytes back.
@@ -104,9 +126,12 @@ pub struct Call {
 }
 
 impl Call {
-    /// Bytes in one direction at most: on two links, with what numbers and names cost.
+    /// Links of a host that it is made on.
+    pub const LINKS: usize = 3;
+
+    /// Bytes in one direction at most: on so many links, with what numbers and names cost.
     fn bytes(&self) -> u64 {
-        2 * self.count * (self.chunks + 2) * (self.size as u64 + 100)
+        Self::LINKS as u64 * self.count * (self.chunks + 2) * (self.size as u64 + 100)
     }
 }
 
@@ -176,6 +201,8 @@ impl Plan {
             calls_over_peers: dice.percent(40),
             call_tunnels: dice.percent(25),
             one_stream_for_calls: dice.percent(40),
+            routers: false,
+            early: false,
             times: Vec::new(),
             actions: Vec::new(),
             faults: Vec::new(),
@@ -185,6 +212,7 @@ impl Plan {
         };
         let end = secs(seconds);
         plan.draw_load(&mut Dice(world.rng("load")), end * 6 / 10, end * 9 / 10);
+        plan.draw_more(&mut Dice(world.rng("more")), end * 6 / 10, end * 9 / 10);
         if !plan.gentle {
             plan.draw_faults(&mut Dice(world.rng("faults")), end * 7 / 10);
         }
@@ -221,6 +249,7 @@ impl Plan {
                 Action::Frames { count, size, .. } | Action::Messages { count, size, .. } => {
                     all += count * *size as u64
                 }
+                Action::DistStream(stream) => all += stream.lengths.iter().sum::<u64>(),
                 _ => {}
             }
         }
@@ -375,6 +404,47 @@ impl Plan {
                     }
                 }
             }
+        }
+    }
+
+    /// Routers, streams of nodes, early data, and relays that drain.
+    fn draw_more(&mut self, dice: &mut Dice, most: Duration, last: Duration) {
+        let ids = self.ids();
+        let (relays, nodes) = ids.split_at(self.relays as usize);
+        (self.routers, self.early) = (dice.percent(50), dice.percent(50));
+        let mut add = |at, action| {
+            self.times.push(at);
+            self.actions.push(action);
+        };
+        if self.routers {
+            for from in nodes {
+                let (from, relay) = (*from, dice.pick(relays));
+                if dice.percent(30) {
+                    continue;
+                }
+                let mut at = dice.at(ms(0), secs(5));
+                while at < last {
+                    add(at, Action::DialRouter { from, relay });
+                    at += dice.at(secs(5), secs(30));
+                }
+            }
+        }
+        let mut left: u64 = dice.pick(&[2, 4, 8]) << 20;
+        for _ in 0..dice.between(0, 40) {
+            let size = dice.size(2 << 20).min(left);
+            left -= size;
+            let stream = DistStream {
+                from: dice.pick(nodes),
+                priority: dice.between(0, 300) as i64,
+                lengths: [size, dice.size(size.max(1))],
+                abort: dice
+                    .percent(10)
+                    .then(|| (dice.between(0, 1) as usize, dice.size(size.max(1)))),
+            };
+            add(dice.at(secs(2), last), Action::DistStream(stream));
+        }
+        if dice.percent(25) {
+            add(dice.at(most / 4, most), Action::Drain(dice.pick(relays)));
         }
     }
 

@@ -12,9 +12,9 @@ use macula_proto::{
 use super::{Run, Start, boot, plan::Transfer};
 
 /// Bytes that say which transfer this is, and how much comes behind them.
-const HEADER: u64 = 16;
+pub(super) const HEADER: u64 = 16;
 /// What a side gives up with.
-const GIVEN_UP: Code = match Code::new(0x77) {
+pub(super) const GIVEN_UP: Code = match Code::new(0x77) {
     Some(code) => code,
     None => Code::CANCELLED,
 };
@@ -34,6 +34,7 @@ pub(super) struct Streams {
     dials: BTreeMap<(Start, ConnectionHandle), usize>,
     places: BTreeMap<Place, Known>,
     bytes: u64,
+    early: [u64; 2],
 }
 
 #[derive(Debug)]
@@ -87,6 +88,12 @@ impl State {
         self.pending.is_none() && self.sides.iter().all(Half::is_over)
     }
 
+    /// Both sides have sent everything, and the one that is not paused has everything.
+    fn has_arrived(&self) -> bool {
+        let sent = |side: usize| self.sides[side].sent_end.as_deref() == Some("finished");
+        sent(0) && sent(1) && self.sides[0].finished && self.sides[0].received == self.total(1)
+    }
+
     fn is_complete(&self) -> bool {
         let whole = |side: usize| self.sides[side].finished && self.sides[side].received == self.total(1 - side);
         whole(0) && whole(1)
@@ -104,7 +111,7 @@ fn noise() -> &'static [u8] {
 }
 
 /// What a side of a transfer sends from an offset on.
-fn content(number: usize, side: usize, total: u64, offset: u64) -> Bytes {
+pub(super) fn content(number: usize, side: usize, total: u64, offset: u64) -> Bytes {
     if offset < HEADER {
         let mut header = (number as u64 * 2 + side as u64).to_be_bytes().to_vec();
         header.extend((total - HEADER).to_be_bytes());
@@ -124,6 +131,10 @@ impl Streams {
         self.bytes
     }
 
+    pub(super) fn early(&self) -> [u64; 2] {
+        self.early
+    }
+
     pub(super) fn is_content(&self) -> bool {
         let unknown = self.places.values().any(|known| matches!(known, Known::New(_)));
         !unknown && self.transfers.iter().all(State::is_over)
@@ -137,10 +148,12 @@ impl Streams {
         open
     }
 
-    /// Those that did not succeed though nothing was in their way.
-    pub(super) fn incomplete(&self) -> Option<String> {
+    /// Those that did not succeed though nothing was in their way. `drained`: relays have left, and with them the connections of nodes
+    /// whose tunnels were over, even if the program had not yet read all that had arrived.
+    pub(super) fn incomplete(&self, drained: bool) -> Option<String> {
         let wanting = self.transfers.iter().find(|state| {
-            let excused = state.transfer.abort.is_some() || state.failed.as_deref() == Some(EXCUSED);
+            let unread = drained && !state.plain && state.transfer.paused && state.has_arrived();
+            let excused = state.transfer.abort.is_some() || state.failed.as_deref() == Some(EXCUSED) || unread;
             !excused && !state.is_complete()
         });
         wanting.map(|state| format!("incomplete: {state:?}"))
@@ -203,14 +216,37 @@ impl Run {
         let start = self.start_of(transfer.from);
         let to = self.world.address(transfer.to);
         let index = self.begin(transfer, true);
-        let dial = self.dial_config(start.0, boot::PLAIN);
+        let dial = self.plain_dial_config(start.0);
         let dialled = self.world.with(start.0, |endpoint, now| {
             endpoint.quic().connect(now, &dial?, to, "host").ok()
         });
         if let Ok(Some(conn)) = dialled {
             self.streams.transfers[index].pending = Some(start);
             self.streams.dials.insert((start, conn), index);
+            let early = self.world.with(start.0, |endpoint, _| {
+                let mut conn = endpoint.quic().connection(conn).ok()?;
+                conn.has_early_data().then(|| conn.open(Dir::Bi).ok()).flatten()
+            });
+            if let Ok(Some(stream)) = early {
+                self.attach(index, 0, (start, conn, stream));
+            }
         }
+    }
+
+    /// What was sent early is lost; the streams are gone, and their ids are used again.
+    pub(super) fn early_data_rejected(&mut self, start: Start, conn: ConnectionHandle) {
+        let Some(index) = self.streams.dials.get(&(start, conn)).copied() else {
+            return self.fail(format!("{}: nothing was sent early on {conn:?}", start.0));
+        };
+        self.streams.early[1] += 1;
+        self.streams
+            .places
+            .retain(|place, _| (place.0, place.1) != (start, conn));
+        let half = &mut self.streams.transfers[index].sides[0];
+        if half.received > 0 {
+            return self.fail(format!("{}: an answer to what was rejected", start.0));
+        }
+        *half = Half::default();
     }
 
     fn begin(&mut self, transfer: Transfer, plain: bool) -> usize {
@@ -240,7 +276,7 @@ impl Run {
         state.pending = None;
         let took = self.world.elapsed() - state.begun;
         let bound = self.plan.latency_bound(&[state.transfer.from, state.transfer.to]);
-        if self.plan.gentle && took > bound {
+        if self.plan.gentle && !self.drains.any() && took > bound {
             return self.fail(format!("{}: a tunnel took {took:?} to open", start.0));
         }
         self.attach(index, 0, (start, conn, stream));
@@ -254,7 +290,7 @@ impl Run {
             return self.fail(format!("{}: a failure that nobody waits for: {why}", start.0));
         };
         let early = self.world.elapsed().as_secs() < 15;
-        let excused = early || (self.plan.scattered && why.contains("target_not_connected"));
+        let excused = early || self.drains.any() || (self.plan.scattered && why.contains("target_not_connected"));
         let state = &mut self.streams.transfers[index];
         state.pending = None;
         state.failed = Some(if excused { EXCUSED } else { why }.to_owned());
@@ -278,6 +314,20 @@ impl Run {
             return;
         };
         self.streams.transfers[index].pending = None;
+        if self.streams.transfers[index].sides[0].place.is_some() {
+            self.streams.early[0] += 1;
+            let taken = self.world.with(start.0, |endpoint, _| {
+                // It may have ended since.
+                let conn = endpoint.quic().connection(conn).ok()?;
+                Some(conn.accepted_early_data())
+            });
+            // Nothing is left to be told of a stream that was given up.
+            let over = self.streams.transfers[index].sides[0].is_over();
+            if taken == Ok(Some(false)) && !over {
+                self.fail(format!("{}: early data neither taken nor rejected", start.0));
+            }
+            return;
+        }
         let opened = self.world.with(start.0, |endpoint, _| {
             endpoint.quic().connection(conn).ok()?.open(Dir::Bi).ok()
         });
