@@ -249,6 +249,44 @@ fn a_larger_send_window_wakes_who_waited_for_it() {
 }
 
 #[test]
+fn streams_that_wait_for_the_send_window_take_turns() {
+    const STREAMS: usize = 50;
+    let (mut world, c, s, _) = rig(1_000_000);
+    // Room for a few of the pieces that the streams want to write.
+    world.client().connection(c).unwrap().set_send_window(20_000);
+    let streams: Vec<_> = (0..STREAMS)
+        .map(|_| world.client().connection(c).unwrap().open(Dir::Bi).unwrap())
+        .collect();
+    let mut sent = [0; STREAMS];
+    let mut turn = streams.clone();
+    for _ in 0..400 {
+        for stream in std::mem::take(&mut turn) {
+            let index = streams.iter().position(|own| *own == stream).unwrap();
+            // As much as there is room for, as whoever copies from somewhere does.
+            while let Ok(bytes) = write(&mut world, c, stream, &[0; 4_000]) {
+                sent[index] += bytes;
+            }
+        }
+        world.run_for(ms(50));
+        let readable = streams.iter().filter(|stream| {
+            let mut server = world.server().connection(s).unwrap();
+            server.stream(**stream).is_ok()
+        });
+        for stream in readable.copied().collect::<Vec<_>>() {
+            world.read(SERVER, s, stream);
+        }
+        world.run_for(ms(50));
+        turn.extend(world.take(CLIENT).into_iter().filter_map(|event| match event {
+            Event::Writable { stream, .. } => Some(stream),
+            _ => None,
+        }));
+    }
+    let least = *sent.iter().min().unwrap();
+    let most = *sent.iter().max().unwrap();
+    assert!(least * 2 >= most, "{least} to {most} bytes: {sent:?}");
+}
+
+#[test]
 fn a_window_for_the_whole_connection_is_shared_and_can_grow() {
     let server = transport(|t| t.connection_window = Some(10_000));
     let (mut world, c, s) = World::connected_with(&transport(|_| {}), &server);

@@ -111,9 +111,7 @@ mod one_way {
         }
 
         pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.socket
-                .poll_read_ready(cx)
-                .map_ok(|mut guard| guard.retain_ready())
+            self.socket.poll_read_ready(cx).map_ok(|mut guard| guard.retain_ready())
         }
 
         pub(super) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -130,17 +128,11 @@ mod one_way {
             Poll::Ready(Ok(()))
         }
 
-        pub(super) fn try_recv<T>(
-            &mut self,
-            mut call: impl FnMut(UdpSockRef<'_>) -> io::Result<T>,
-        ) -> io::Result<T> {
+        pub(super) fn try_recv<T>(&mut self, mut call: impl FnMut(UdpSockRef<'_>) -> io::Result<T>) -> io::Result<T> {
             self.socket.try_io(Interest::READABLE, |socket| call(socket.into()))
         }
 
-        pub(super) fn try_send<T>(
-            &mut self,
-            mut call: impl FnMut(UdpSockRef<'_>) -> io::Result<T>,
-        ) -> io::Result<T> {
+        pub(super) fn try_send<T>(&mut self, mut call: impl FnMut(UdpSockRef<'_>) -> io::Result<T>) -> io::Result<T> {
             let result = call(self.as_udp());
             self.blocked = matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
             result
@@ -239,17 +231,11 @@ mod both {
             self.0.poll_send_ready(cx)
         }
 
-        pub(super) fn try_recv<T>(
-            &mut self,
-            mut call: impl FnMut(UdpSockRef<'_>) -> io::Result<T>,
-        ) -> io::Result<T> {
+        pub(super) fn try_recv<T>(&mut self, mut call: impl FnMut(UdpSockRef<'_>) -> io::Result<T>) -> io::Result<T> {
             self.0.try_io(Interest::READABLE, || call((&self.0).into()))
         }
 
-        pub(super) fn try_send<T>(
-            &mut self,
-            mut call: impl FnMut(UdpSockRef<'_>) -> io::Result<T>,
-        ) -> io::Result<T> {
+        pub(super) fn try_send<T>(&mut self, mut call: impl FnMut(UdpSockRef<'_>) -> io::Result<T>) -> io::Result<T> {
             self.0.try_io(Interest::WRITABLE, || call((&self.0).into()))
         }
 

@@ -24,6 +24,8 @@ pub(super) struct Queues {
     pub(super) events: VecDeque<Event>,
     /// Connections that may have packets to send.
     pub(super) transmit: VecDeque<ConnectionHandle>,
+    /// Streams of one connection that have room to send again; empty between calls.
+    pub(super) writable: Vec<StreamId>,
     /// Connections that may have events.
     pub(super) poll: VecDeque<ConnectionHandle>,
     /// Streams in active mode that may have bytes.
@@ -76,6 +78,8 @@ pub(super) struct Conn {
     pub(super) streams: BTreeMap<StreamId, StreamState>,
     pub(super) opened: u64,
     pub(super) accepted: u64,
+    /// The place that the last stream took that found no room to send.
+    pub(super) last_place: u64,
 }
 
 impl Conn {
@@ -110,6 +114,7 @@ impl Conn {
             streams: BTreeMap::new(),
             opened: 0,
             accepted: 0,
+            last_place: 0,
         }
     }
 
@@ -142,6 +147,7 @@ impl Conn {
                 self.on_event(event, queues);
             }
         }
+        self.hand_out_room(queues);
         let remote = self.inner.remote_address();
         if remote != self.remote && !self.closed {
             self.remote = remote;
@@ -264,7 +270,7 @@ impl Conn {
             E::Stream(S::Opened { dir }) => self.on_opened(dir.into(), queues),
             E::Stream(S::Available { dir }) => self.on_available(dir.into(), queues),
             E::Stream(S::Readable { id }) => self.on_readable(StreamId::from_quinn(id), queues),
-            E::Stream(S::Writable { id }) => self.on_writable(StreamId::from_quinn(id), queues),
+            E::Stream(S::Writable { id }) => queues.writable.push(StreamId::from_quinn(id)),
             E::Stream(S::Finished { id }) => self.on_delivered(StreamId::from_quinn(id), queues),
             E::Stream(S::Stopped { id, error_code }) => {
                 self.on_stopped(StreamId::from_quinn(id), error_code, queues);
@@ -381,6 +387,20 @@ impl Conn {
         }
     }
 
+    /// Tells streams of room to send, those first that have waited longest: quinn-proto names the last one first, and some would
+    /// never get any of the room that a connection with many streams has.
+    fn hand_out_room(&mut self, queues: &mut Queues) {
+        if queues.writable.is_empty() {
+            return;
+        }
+        let mut writable = std::mem::take(&mut queues.writable);
+        writable.sort_by_key(|id| self.streams.get(id).map_or(0, |state| state.waits_since));
+        for id in writable.drain(..) {
+            self.on_writable(id, queues);
+        }
+        queues.writable = writable;
+    }
+
     fn on_writable(&mut self, id: StreamId, queues: &mut Queues) {
         self.flush(id, queues);
         let Some(state) = self.streams.get_mut(&id) else { return };
@@ -432,8 +452,10 @@ impl Conn {
         let mut stream = self.inner.send_stream(id.to_quinn());
         while let Some(front) = state.queue.front_mut() {
             let Ok(written) = stream.write_chunks(std::slice::from_mut(front)) else {
+                state.wait(&mut self.last_place);
                 break;
             };
+            state.waits_since = 0;
             state.stats.bytes_written += written.bytes as u64;
             state.stats.bytes_queued -= written.bytes as u64;
             if written.chunks == 1 {

@@ -263,6 +263,7 @@ impl Stream<'_> {
     fn unblock(&mut self) {
         if let Some(state) = self.conn.streams.get_mut(&self.id) {
             state.write_blocked = false;
+            state.waits_since = 0;
             state.stats.write_blocked -= 1;
         }
     }
@@ -515,7 +516,7 @@ impl Stream<'_> {
             return Err(WriteError::ConnectionLost);
         }
         if !state.queue.is_empty() {
-            return Err(blocked(state));
+            return Err(blocked(state, &mut self.conn.last_place));
         }
         Ok(())
     }
@@ -530,11 +531,12 @@ impl Stream<'_> {
         match write(&mut conn.inner.send_stream(self.id.to_quinn())) {
             Ok(bytes) => {
                 state.stats.bytes_written += bytes as u64;
+                state.waits_since = 0;
                 conn.wants_transmit(self.queues);
                 Ok(bytes)
             }
             Err(quinn_proto::WriteError::Blocked) => {
-                let error = blocked(state);
+                let error = blocked(state, &mut conn.last_place);
                 // The peer is told that it is what blocks us.
                 conn.wants_transmit(self.queues);
                 Err(error)
@@ -550,7 +552,8 @@ impl Stream<'_> {
     }
 }
 
-fn blocked(state: &mut StreamState) -> WriteError {
+fn blocked(state: &mut StreamState, last_place: &mut u64) -> WriteError {
+    state.wait(last_place);
     state.write_blocked = true;
     state.stats.write_blocked += 1;
     WriteError::Blocked

@@ -75,6 +75,8 @@ pub(super) struct StreamState {
     pub(super) readable: bool,
     /// The owner found the stream blocked and waits for `Writable`.
     pub(super) write_blocked: bool,
+    /// Its place among the streams that wait for room to send; 0 while it has some.
+    pub(super) waits_since: u64,
     pub(super) recv: RecvHalf,
     pub(super) send: SendHalf,
     /// Bytes given back by the owner; read before anything else.
@@ -96,6 +98,7 @@ impl StreamState {
             pushing: false,
             readable: false,
             write_blocked: false,
+            waits_since: 0,
             recv: if bidirectional || !ours {
                 RecvHalf::Open
             } else {
@@ -109,6 +112,14 @@ impl StreamState {
             unread: VecDeque::new(),
             queue: VecDeque::new(),
             stats: StreamStats::default(),
+        }
+    }
+
+    /// Takes a place behind all that wait for room to send, unless it has one.
+    pub(super) fn wait(&mut self, last_place: &mut u64) {
+        if self.waits_since == 0 {
+            *last_place += 1;
+            self.waits_since = *last_place;
         }
     }
 
