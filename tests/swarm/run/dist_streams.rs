@@ -384,7 +384,7 @@ impl Run {
             let state = &self.dist_streams.transfers[*index];
             let over = state.sides[*side].received_end.is_some();
             let wanted = state.stream.abort.is_some_and(|(who, _)| who != *side);
-            if !over && !(wanted && code == GIVEN_UP) {
+            if !(over || wanted && code == GIVEN_UP) {
                 return self.fail(format!("reset with {code} out of nowhere: {state:?}"));
             }
         }
