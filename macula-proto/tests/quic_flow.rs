@@ -273,7 +273,7 @@ fn streams_that_wait_for_the_send_window_take_turns() {
             server.stream(**stream).is_ok()
         });
         for stream in readable.copied().collect::<Vec<_>>() {
-            world.read(SERVER, s, stream);
+            let _ = world.read(SERVER, s, stream);
         }
         world.run_for(ms(50));
         turn.extend(world.take(CLIENT).into_iter().filter_map(|event| match event {
