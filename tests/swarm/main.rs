@@ -34,6 +34,13 @@ fn run(seed: u64) -> Outcome {
 }
 
 #[test]
+fn seeds_that_found_faults_pass() {
+    for seed in [22, 28, 157] {
+        run(seed);
+    }
+}
+
+#[test]
 fn a_fixed_set_of_seeds_passes_and_each_is_the_same_twice() {
     let begin = Instant::now();
     let mut simulated = Duration::ZERO;

@@ -114,6 +114,7 @@ impl DistRole {
             remote: link.remote,
         };
         cx.tell(id, event);
+        self.fresh.push(id);
     }
 
     fn down(&mut self, cx: &mut Cx<'_>, id: DistId, reason: EndReason) {

@@ -43,6 +43,8 @@ pub(super) struct Link {
     windows: u64,
     /// The program knows of it.
     pub(super) known: bool,
+    /// Streams of users that came before the program could say who takes them; `None` once it could.
+    pub(super) early: Option<Vec<StreamId>>,
     /// The program was told that there are messages.
     pub(super) told_messages: bool,
     /// Somebody wants to open a stream and has to wait.
@@ -95,6 +97,7 @@ impl Link {
             most: bounds.most,
             windows: bounds.windows,
             known: false,
+            early: Some(Vec::new()),
             told_messages: false,
             wants_stream: false,
             counted: false,

@@ -29,6 +29,9 @@ use crate::{
     wire::etf::Atom,
 };
 
+/// Streams of users that wait until the program was told of their connection. More are refused.
+const EARLY_STREAMS: usize = 64;
+
 /// The node that an endpoint is, and its connections.
 #[derive(Debug)]
 pub(in crate::endpoint) struct DistRole {
@@ -46,6 +49,8 @@ pub(in crate::endpoint) struct DistRole {
     pub(super) dirty: VecDeque<DistId>,
     /// Connections whose producer waits for its next turn.
     wake: VecDeque<DistId>,
+    /// Links that the program hears are up, and has not had time to say anything about.
+    pub(super) fresh: Vec<DistId>,
 }
 
 /// What the endpoint is as a node.
@@ -99,6 +104,7 @@ impl DistRole {
             work: VecDeque::new(),
             dirty: VecDeque::new(),
             wake: VecDeque::new(),
+            fresh: Vec::new(),
         }
     }
 
@@ -140,12 +146,20 @@ impl DistRole {
 
     /// Whether [`run`](Self::run) has something to do.
     pub(in crate::endpoint) fn has_output(&self) -> bool {
-        !self.dirty.is_empty() || !self.wake.is_empty()
+        !self.dirty.is_empty() || !self.wake.is_empty() || !self.fresh.is_empty()
     }
 
     /// Writes what waits, and gives producers their next turn. False when there was nothing.
     pub(in crate::endpoint) fn run(&mut self, cx: &mut Cx<'_>, now: Now) -> bool {
         let mut moved = false;
+        // This is called when there are no more events: the program was told that these are up.
+        for id in std::mem::take(&mut self.fresh) {
+            moved = true;
+            let early = self.links.get_mut(&id).and_then(|link| link.early.take());
+            for stream in early.unwrap_or_default() {
+                self.feed(cx, now, id, Event::Arrived(stream.get()));
+            }
+        }
         while let Some(id) = self.dirty.pop_front() {
             moved = true;
             let Some(link) = self.links.get_mut(&id) else { continue };
@@ -370,7 +384,10 @@ impl DistRole {
                 self.read(cx, now, id, stream, false);
             }
             StreamClass::Data(..) => self.read(cx, now, id, stream, false),
-            StreamClass::User(_) => self.feed(cx, now, id, Event::Arrived(stream.get())),
+            StreamClass::User(_) => match &mut link.early {
+                Some(early) if early.len() < EARLY_STREAMS => early.push(stream),
+                _ => self.feed(cx, now, id, Event::Arrived(stream.get())),
+            },
             StreamClass::Unknown => {
                 if let Ok(mut connection) = cx.quic.connection(link.conn)
                     && let Ok(mut stream) = connection.stream(stream)

@@ -157,7 +157,7 @@ impl Session {
             Event::Request { request, target } => self.request(now, request, &target, actions),
             Event::Cancel { request } => self.give_up(now, request, RequestError::Cancelled, actions),
             Event::TunnelDone { stream, end } => self.tunnel_done(stream, end, actions),
-            Event::AllowFrom(names) => self.config.allow_from = names,
+            Event::AllowFrom(names) => self.allow_from(now, names, actions),
             Event::Close => self.close(Code::CLOSED, "closed", actions),
             Event::ConnectionLost => self.end(actions),
             Event::Timeout => self.timeout(now, actions),

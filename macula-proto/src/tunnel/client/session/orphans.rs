@@ -1,5 +1,7 @@
 //! Streams and announcements that wait for each other.
 
+use std::collections::BTreeSet;
+
 use super::{Action, Progress, RequestError, RequestId, Session, Timer};
 use crate::{
     Code, Now,
@@ -69,12 +71,7 @@ impl Session {
     }
 
     pub(super) fn tunnel_notify(&mut self, now: Now, tunnel: TunnelId, source: Name, actions: &mut Vec<Action>) {
-        let allowed = self
-            .config
-            .allow_from
-            .as_ref()
-            .is_none_or(|names| names.contains(&source));
-        if !allowed {
+        if !self.is_allowed(&source) {
             self.stats.incoming_refused += 1;
             self.refuse_tunnel(now, tunnel, Code::NOT_ALLOWED, Reason::NotAllowed, actions);
         } else if self.inbound >= self.config.limits.orphan_streams && self.first_held(tunnel).is_none() {
@@ -83,6 +80,26 @@ impl Session {
         } else {
             self.announce(now, tunnel, Announced::Incoming(source), actions);
         }
+    }
+
+    /// Sets who may open tunnels to here. Those that were announced and have no stream yet are judged anew.
+    pub(super) fn allow_from(&mut self, now: Now, names: Option<BTreeSet<Name>>, actions: &mut Vec<Action>) {
+        self.config.allow_from = names;
+        let refused: Vec<_> = self
+            .announced
+            .iter()
+            .filter(|(_, announced)| matches!(announced, Announced::Incoming(source) if !self.is_allowed(source)))
+            .map(|((id, _), _)| *id)
+            .collect();
+        for tunnel in refused {
+            self.stats.incoming_refused += 1;
+            self.refuse_tunnel(now, tunnel, Code::NOT_ALLOWED, Reason::NotAllowed, actions);
+        }
+    }
+
+    fn is_allowed(&self, source: &Name) -> bool {
+        let names = self.config.allow_from.as_ref();
+        names.is_none_or(|names| names.contains(source))
     }
 
     /// The relay says that a tunnel is there: hands it out if its stream is there too, or else keeps it in mind.

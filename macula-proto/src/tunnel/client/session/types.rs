@@ -63,7 +63,8 @@ pub enum Event<'a> {
         /// How it ended.
         end: TunnelEnd,
     },
-    /// Accept tunnels only from these names from now on; `None`: from everybody.
+    /// Accept tunnels only from these names from now on, those included that were announced and have no stream yet; `None`: from
+    /// everybody.
     AllowFrom(Option<BTreeSet<Name>>),
     /// The user is done with the session.
     Close,
