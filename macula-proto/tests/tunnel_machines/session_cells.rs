@@ -324,7 +324,7 @@ pub(crate) const CELLS: &[(&str, &[(&str, &str)])] = &[
             ("Cancel", "-"),
             ("TunnelDone", "- (stale)"),
             ("TunnelDone abandoned", "- (stale)"),
-            ("AllowFrom", "-"),
+            ("AllowFrom", "tun_close#1"),
             ("Close", "close closed"),
             ("ConnectionLost", "-"),
             ("Timeout early", "-"),
