@@ -70,7 +70,7 @@ impl RelayServer {
         };
         let endpoint = Endpoint::bind::<R>(addr, options)?;
         let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
-        listen.transport = TransportConfig::relay();
+        listen.transport = TransportConfig::relay_listener();
         Self::serve(endpoint, relay, listen).map_err(invalid)
     }
 

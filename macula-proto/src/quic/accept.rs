@@ -183,7 +183,7 @@ impl Endpoint {
     ) -> Result<Arc<quinn_proto::ServerConfig>, ConfigError> {
         server.crypto = config.tls.quinn();
         server
-            .transport_config(Arc::new(config.transport.to_quinn(Side::Server, remote)?))
+            .transport_config(Arc::new(config.transport.to_quinn(remote)?))
             .migration(config.migration)
             // One more than are kept, so that it is refused and counted here rather than dropped in silence.
             .max_incoming(self.limits.pending_incoming.saturating_add(1))

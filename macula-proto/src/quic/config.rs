@@ -4,8 +4,8 @@ use std::{fmt, net::IpAddr, time::Duration};
 
 use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, VarInt};
 
+use super::ResetKey;
 use super::tls::{ClientCrypto, ServerCrypto};
-use super::{ResetKey, Side};
 
 /// Settings of one endpoint, that is of one UDP socket.
 #[derive(Debug, Clone)]
@@ -60,9 +60,10 @@ pub struct TransportConfig {
     /// Unidirectional streams that the peer may have open at once. Default 3.
     pub max_uni_streams: u64,
     /// Streams granted to the peer at first, of each direction. The grant grows fourfold, up to the maximum, whenever half of
-    /// it is in use, so that idle connections stay small: each stream that is granted takes some 80 bytes, used or not.
-    /// Default `None`: 64 on connections that were dialled, and 4 on those accepted, of which one endpoint may have thousands.
-    pub initial_streams: Option<u64>,
+    /// it is in use, so that idle connections stay small: each stream that is granted takes some 80 bytes, used or not. A
+    /// stream is in use when something was sent on it: a peer that opens more than are granted, and sends on none of them, waits
+    /// for good. Default 64.
+    pub initial_streams: u64,
     /// Bytes of one stream that the peer may send before they are read. Default 1,250,000.
     pub stream_window: u64,
     /// Bytes of all streams together that the peer may send before they are read. Default unlimited: a fixed total would
@@ -97,7 +98,7 @@ impl Default for TransportConfig {
             keep_alive: Some(Duration::from_secs(20)),
             max_bidi_streams: 100,
             max_uni_streams: 3,
-            initial_streams: None,
+            initial_streams: 64,
             stream_window: 1_250_000,
             connection_window: None,
             send_window: 10_000_000,
@@ -120,6 +121,14 @@ impl TransportConfig {
         }
     }
 
+    /// As [`relay`](Self::relay), for the relay's end: 4 streams at first. A node opens one, and the relay all others.
+    pub fn relay_listener() -> Self {
+        Self {
+            initial_streams: 4,
+            ..Self::relay()
+        }
+    }
+
     /// For peering: idle time-out 300 s, keep-alive 15 s on both sides.
     pub fn peering() -> Self {
         Self {
@@ -138,28 +147,18 @@ impl TransportConfig {
         }
     }
 
-    /// For both ends of an Erlang distribution connection: idle time-out 300 s, keep-alive 150 s, as on deployed nodes, 4 MiB for
-    /// each stream, and 64 streams at first.
+    /// For both ends of an Erlang distribution connection: idle time-out 300 s, keep-alive 150 s, as on deployed nodes, and 4 MiB for
+    /// each stream.
     pub fn dist() -> Self {
         Self {
             idle_timeout: Some(Duration::from_secs(300)),
             keep_alive: Some(Duration::from_secs(150)),
             stream_window: 4 << 20,
-            initial_streams: Some(64),
             ..Self::default()
         }
     }
 
-    /// Streams granted at first, if that many are allowed.
-    pub(super) fn first_streams(&self, side: Side) -> u64 {
-        self.initial_streams.unwrap_or(match side {
-            Side::Client => 64,
-            Side::Server => 4,
-        })
-    }
-
-    pub(super) fn to_quinn(&self, side: Side, remote: IpAddr) -> Result<quinn_proto::TransportConfig, ConfigError> {
-        let first = self.first_streams(side);
+    pub(super) fn to_quinn(&self, remote: IpAddr) -> Result<quinn_proto::TransportConfig, ConfigError> {
         let mut out = quinn_proto::TransportConfig::default();
         let idle = self
             .idle_timeout
@@ -168,8 +167,11 @@ impl TransportConfig {
             .map_err(|_| ConfigError("idle_timeout"))?;
         out.max_idle_timeout(idle)
             .keep_alive_interval(self.keep_alive)
-            .max_concurrent_bidi_streams(var("max_bidi_streams", self.max_bidi_streams.min(first))?)
-            .max_concurrent_uni_streams(var("max_uni_streams", self.max_uni_streams.min(first))?)
+            .max_concurrent_bidi_streams(var(
+                "max_bidi_streams",
+                self.max_bidi_streams.min(self.initial_streams),
+            )?)
+            .max_concurrent_uni_streams(var("max_uni_streams", self.max_uni_streams.min(self.initial_streams))?)
             .stream_receive_window(var("stream_window", self.stream_window)?)
             .receive_window(match self.connection_window {
                 Some(window) => var("connection_window", window)?,

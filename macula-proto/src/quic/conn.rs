@@ -89,9 +89,8 @@ impl Conn {
         handshake_deadline: Instant,
         transport: &TransportConfig,
     ) -> Self {
-        let side = inner.side().into();
         Self {
-            side,
+            side: inner.side().into(),
             remote: inner.remote_address(),
             inner,
             quinn,
@@ -110,7 +109,7 @@ impl Conn {
             waiting: [false; 2],
             open_blocked: [false; 2],
             max_streams: [transport.max_bidi_streams, transport.max_uni_streams],
-            initial_streams: transport.first_streams(side),
+            initial_streams: transport.initial_streams,
             streams: BTreeMap::new(),
             opened: 0,
             accepted: 0,

@@ -358,7 +358,7 @@ impl Endpoint {
         }
         let mut client = quinn_proto::ClientConfig::new(config.tls.quinn());
         client.token_store(config.tls.tokens());
-        client.transport_config(Arc::new(config.transport.to_quinn(super::Side::Client, remote.ip())?));
+        client.transport_config(Arc::new(config.transport.to_quinn(remote.ip())?));
         #[cfg(feature = "sim")]
         if let Some(simulated) = &mut self.simulated {
             super::simulated::fix_initial_cid(&mut client, &mut simulated.rng);

@@ -514,8 +514,6 @@ pub fn pattern(len: usize) -> Vec<u8> {
 /// The default transport with changes.
 pub fn transport(change: impl FnOnce(&mut TransportConfig)) -> TransportConfig {
     let mut config = TransportConfig::default();
-    // Tests open streams as soon as there is a connection.
-    config.initial_streams = Some(64);
     change(&mut config);
     config
 }

@@ -75,7 +75,7 @@ impl Backend for Network {
         settings.endpoint.reset_key = Some(reset_key(&options.credentials));
         let endpoint = bind(options.listen, settings)?;
         let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
-        listen.transport = TransportConfig::relay();
+        listen.transport = TransportConfig::relay_listener();
         let relay = RelayServer::serve_with(&endpoint, options.relay, options.router, listen).map_err(invalid)?;
         Ok(NetworkRelay { relay, credentials })
     }

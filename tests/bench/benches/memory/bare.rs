@@ -62,9 +62,9 @@ fn server_config(credentials: &Credentials) -> Result<ServerConfig> {
         .with_no_client_auth()
         .with_single_cert(credentials.chain().to_vec(), key)?;
     tls.alpn_protocols = vec![PROTOCOL.to_vec()];
-    let ours = ours::transport();
+    let ours = ours::accepting();
     // What ours grants at first on connections that it accepts.
-    let first = |most: u64| VarInt::from_u64(most.min(ours.initial_streams.unwrap_or(4)));
+    let first = |most: u64| VarInt::from_u64(most.min(ours.initial_streams));
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(1452);
     let mut transport = TransportConfig::default();

@@ -33,6 +33,13 @@ pub(crate) fn transport() -> TransportConfig {
     transport
 }
 
+/// Of a server with many connections, as relays are: few streams are granted at first.
+pub(crate) fn accepting() -> TransportConfig {
+    let mut transport = transport();
+    transport.initial_streams = TransportConfig::relay_listener().initial_streams;
+    transport
+}
+
 fn roomy() -> TransportConfig {
     let mut transport = transport();
     transport.max_bidi_streams = MOST.into();
@@ -70,7 +77,7 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn serve(credentials: Credentials) -> Result<Self> {
-        let (endpoint, config) = listen(credentials, PROTOCOL, transport())?;
+        let (endpoint, config) = listen(credentials, PROTOCOL, accepting())?;
         endpoint.listen(config)?;
         let accepting = endpoint.clone();
         tokio::spawn(async move {
