@@ -61,6 +61,8 @@ struct Half {
 /// Ends that nothing but the end of the connection explains.
 const LOST: &str = "lost";
 const FINISHED: &str = "finished";
+/// Nobody took it yet.
+const REFUSED: &str = "refused";
 
 impl Half {
     fn end(&mut self, why: &'static str) {
@@ -116,7 +118,7 @@ impl DistStreams {
     /// Those that did not succeed though nothing was in their way: their connection did not end before.
     pub(super) fn incomplete(&self) -> Option<String> {
         let wanting = self.transfers.iter().find(|state| {
-            let lost = |half: &Half| half.sent_end == Some(LOST) || half.received_end == Some(LOST);
+            let lost = |half: &Half| half.sent_end == Some(LOST) || matches!(half.received_end, Some(LOST | REFUSED));
             let excused = state.stream.abort.is_some() || state.sides.iter().any(lost);
             !excused && !state.is_complete()
         });
@@ -382,7 +384,12 @@ impl Run {
         }) = self.dist_streams.places.get(&place)
         {
             let state = &self.dist_streams.transfers[*index];
-            let over = state.sides[*side].received_end.is_some();
+            let half = &state.sides[*side];
+            // A stream that comes in one datagram with the end of the handshake is there before anybody can say that it is taken.
+            if code == Code::REFUSED && half.received == 0 && state.sides[1 - *side].place.is_none() {
+                return self.dist_stream_received_end(place, REFUSED);
+            }
+            let over = half.received_end.is_some();
             let wanted = state.stream.abort.is_some_and(|(who, _)| who != *side);
             if !(over || wanted && code == GIVEN_UP) {
                 return self.fail(format!("reset with {code} out of nowhere: {state:?}"));
