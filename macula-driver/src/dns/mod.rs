@@ -168,7 +168,9 @@ async fn over_udp<R: Runtime>(
     poll_fn(|cx| {
         loop {
             if ready.poll_deadline(cx, Some(until)).is_ready() {
-                return Poll::Ready(Err(Failure::TimedOut));
+                // Not every runtime wakes for an error alone, such as that nobody listens there.
+                let error = socket.take_error()?;
+                return Poll::Ready(Err(error.map_or(Failure::TimedOut, Failure::from)));
             }
             ready!(ready.poll_readable(cx))?;
             match ready.try_recv(|_| socket.recv(&mut buffer)) {

@@ -175,13 +175,13 @@ mod tests {
         let table = [
             (
                 Report::new(Row::RelayBulk, &measured(1 << 29, vec![])),
-                "relay-bulk            1073.7 MB/s   1.50 s of processor a GiB\n",
+                "relay-bulk             1073.7 MB/s     1.50 s of processor a GiB\n",
                 "{\"event\":\"row\",\"row\":\"relay-bulk\",\"unit\":\"bytes\",\"count\":536870912,\"seconds\":0.5,\
                  \"per_second\":1073741824.0,\"cpu_seconds\":0.75}\n",
             ),
             (
                 Report::new(Row::RpcCalls, &measured(100_000, vec![])),
-                "rpc-calls           200000 calls/s   7.50 µs of processor each\n",
+                "rpc-calls           200000 calls/s     7.50 µs of processor each\n",
                 "{\"event\":\"row\",\"row\":\"rpc-calls\",\"unit\":\"calls\",\"count\":100000,\"seconds\":0.5,\
                  \"per_second\":200000.0,\"cpu_seconds\":0.75}\n",
             ),
@@ -204,7 +204,7 @@ mod tests {
             ..measured(0, vec![])
         };
         let report = Report::new(Row::Peering, &unknown);
-        assert_eq!(report.line(false).trim_end(), "peering               0 handshakes/s");
+        assert_eq!(report.line(false).trim_end(), "peering             0 handshakes/s");
         assert!(!report.line(true).contains("cpu"));
     }
 }
