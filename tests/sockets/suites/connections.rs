@@ -321,20 +321,60 @@ fn a_port_is_shared_only_if_that_is_wanted() {
 fn an_idle_endpoint_sleeps() {
     run(async {
         let pair = pair().await;
-        // What follows a handshake (acknowledgements, discovery of the datagram size) dies down.
-        let mut before = (pair.server.driver_stats().runs, pair.client.driver_stats().runs);
-        let mut quiet = 0;
-        for _ in 0..100 {
-            sleep(Duration::from_millis(100)).await;
-            let after = (pair.server.driver_stats().runs, pair.client.driver_stats().runs);
-            quiet = if before == after { quiet + 1 } else { 0 };
-            before = after;
-            if quiet == 10 {
-                return;
-            }
-        }
-        panic!("drivers still run: {before:?}");
+        fall_asleep([&pair.server, &pair.client]).await;
     });
+}
+
+#[test]
+fn endpoints_that_spin_answer_and_sleep_when_nothing_happens() {
+    run(async {
+        let spinning = || {
+            let mut options = Options::default();
+            options.spin = Duration::from_millis(1);
+            Endpoint::bind("127.0.0.1:0".parse().expect("an address"), options).expect("bind")
+        };
+        let (server, client, credentials) = (spinning(), spinning(), credentials());
+        let pin = credentials.pin();
+        server.listen(listen_config(&server, credentials)).expect("listen");
+        let config = dial_config(&client, pin);
+        let dial = client.connect(&config, server.local_addr(), "localhost");
+        let (dialled, accepted) = soon(futures_lite::future::zip(dial, server.accept())).await;
+        let (dialled, accepted) = (dialled.expect("connected"), accepted.expect("accepted"));
+        let echo = spawn(async move {
+            let mut stream = accepted.accept_bi().await.expect("a stream");
+            while let Ok(Some(bytes)) = stream.read_chunk().await {
+                stream.send().write_all(&bytes).await.expect("room");
+            }
+            accepted
+        });
+        let mut stream = dialled.open_bi().await.expect("open");
+        for number in 0..200u32 {
+            stream.send().write_all(&number.to_be_bytes()).await.expect("room");
+            let mut answer = [0; 4];
+            soon(stream.read_exact(&mut answer)).await.expect("an answer");
+            assert_eq!(u32::from_be_bytes(answer), number);
+        }
+        stream.finish().expect("open");
+        let _accepted = soon(echo).await;
+        fall_asleep([&server, &client]).await;
+    });
+}
+
+/// Waits until the drivers do not run any more: what follows a handshake (acknowledgements, discovery of the datagram size) dies down.
+async fn fall_asleep(endpoints: [&Endpoint; 2]) {
+    let runs = || endpoints.map(|endpoint| endpoint.driver_stats().runs);
+    let mut before = runs();
+    let mut quiet = 0;
+    for _ in 0..100 {
+        sleep(Duration::from_millis(100)).await;
+        let after = runs();
+        quiet = if before == after { quiet + 1 } else { 0 };
+        before = after;
+        if quiet == 10 {
+            return;
+        }
+    }
+    panic!("drivers still run: {before:?}");
 }
 
 #[test]
