@@ -1,7 +1,7 @@
 //! Where other nodes are.
 //!
 //! A name such as `a@host` does not say on which port its node listens, and its host need not be the one that it is reached at.
-//! A [`Discovery`] knows: a [table](Table) that was written by hand, or, with the feature `dns`, [SRV records](srv::SrvRecords) of
+//! A [`Discovery`] knows: a [table](Table) that was written by hand, or, with the feature `dns`, SRV records (`srv::SrvRecords`) of
 //! the domain name system.
 //!
 //! ```
