@@ -2,7 +2,7 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use futures_lite::future::zip;
+use futures_lite::future::{poll_once, zip};
 use macula_proto::{
     identity::Identity,
     peering::{EndReason, HandshakeError, PeeringConfig, SendError, Verdict},
@@ -178,7 +178,7 @@ fn dials_fail_with_a_reason() {
 
         // Given up half-way: nothing of it stays.
         let dialled = client.connect_peer(&dial, server.local_addr(), "localhost", config(3));
-        assert!(timeout(Duration::ZERO, dialled).await.is_err());
+        assert!(poll_once(dialled).await.is_none());
         client.close(Code::CLOSED, "");
         within(client.wait_idle()).await;
         let dialled = client.connect_peer(&dial, server.local_addr(), "localhost", config(3));

@@ -314,4 +314,11 @@ impl Events {
         let event = self.0.next().await?;
         Some(event.unwrap_or_else(NodeEvent::Missed))
     }
+
+    /// The next event if there is one already. A connection is told of before anything that came over it is handed out: who calls this
+    /// upon a message knows of its node.
+    pub fn try_next(&mut self) -> Option<NodeEvent> {
+        let event = self.0.try_next()?;
+        Some(event.unwrap_or_else(NodeEvent::Missed))
+    }
 }

@@ -229,19 +229,23 @@ impl<T> Subscriber<T> {
     /// The next item, or how many were missed; `None` once there will be none. Cancellation-safe.
     pub(super) async fn next(&mut self) -> Option<Result<T, u64>> {
         loop {
-            {
-                let mut state = lock(&self.0.state);
-                if state.missed > 0 {
-                    return Some(Err(std::mem::take(&mut state.missed)));
-                }
-                if let Some(item) = state.items.pop_front() {
-                    return Some(Ok(item));
-                }
-                if state.closed {
-                    return None;
-                }
+            if let Some(next) = self.try_next() {
+                return Some(next);
+            }
+            if lock(&self.0.state).closed {
+                // Nothing comes after the end, but something may have come before it.
+                return self.try_next();
             }
             self.0.wake.raised().await;
+        }
+    }
+
+    /// As [`next`](Self::next), if it is there.
+    pub(super) fn try_next(&mut self) -> Option<Result<T, u64>> {
+        let mut state = lock(&self.0.state);
+        match std::mem::take(&mut state.missed) {
+            0 => state.items.pop_front().map(Ok),
+            missed => Some(Err(missed)),
         }
     }
 }

@@ -13,10 +13,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{
-    args::CarrierArg,
-    events::{DistEvent, Teller},
-};
+use super::{args::CarrierArg, events::DistEvent, teller::Teller};
 use crate::{
     cli::outcome::Failure,
     dist::{

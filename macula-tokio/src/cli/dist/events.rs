@@ -4,11 +4,6 @@ use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
-use crate::cli::{
-    events::{self, Events},
-    outcome::Failure,
-};
-
 /// Characters of a term that are shown; more are cut off.
 const LONGEST_TERM: usize = 64 << 10;
 
@@ -119,41 +114,6 @@ impl fmt::Display for DistEvent {
     }
 }
 
-/// Tells what happens.
-#[derive(Debug, Clone)]
-pub(super) struct Teller {
-    pub(super) events: Events,
-    /// Whether messages and bytes are told of.
-    pub(super) quiet: bool,
-    /// Whether standard output is for bytes alone, so that what goes wrong goes to the log.
-    pub(super) silent: bool,
-}
-
-impl Teller {
-    pub(super) fn tell(&self, event: &DistEvent) {
-        if self.silent {
-            tracing::info!("{event}");
-        }
-        self.events.print(events::line(event, self.events.is_json()));
-    }
-
-    /// Tells of what peers can make a lot of, when there is room for it.
-    pub(super) async fn tell_when_room(&self, event: &DistEvent) {
-        if !self.quiet {
-            let line = events::line(event, self.events.is_json());
-            self.events.print_when_room(line).await;
-        }
-    }
-
-    /// Something went wrong, but the command goes on.
-    pub(super) fn failure(&self, failure: &Failure) {
-        match self.silent {
-            true => tracing::warn!("{failure}"),
-            false => self.events.error(failure.kind().to_owned(), failure),
-        }
-    }
-}
-
 /// A term as Erlang prints it, on one line, and not for ever.
 pub(super) fn shown(term: &impl fmt::Display) -> String {
     let mut short = Short {
@@ -188,6 +148,7 @@ impl fmt::Write for Short {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::events;
     use crate::dist::Term;
 
     #[test]

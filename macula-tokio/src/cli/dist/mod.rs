@@ -8,6 +8,7 @@ mod figures;
 mod node;
 mod processes;
 mod streams;
+mod teller;
 
 use self::args::DistCommand;
 use super::{events::Events, outcome::Outcome, signals::Signals};

@@ -1,7 +1,7 @@
 //! `macula dist node`.
 
 use std::{
-    future::{pending, ready},
+    future::pending,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex},
@@ -14,10 +14,11 @@ use super::{
     args::{CarrierArg, DistNodeArgs, SrvArg, StreamTo},
     cookie,
     dial::Dialler,
-    events::{DistEvent, Teller},
+    events::DistEvent,
     figures::OfNode,
     processes::Process,
     streams,
+    teller::Teller,
 };
 use crate::{
     Options,
@@ -31,7 +32,7 @@ use crate::{
         values::HostPort,
     },
     dist::{
-        Events as NodeEvents, Node, NodeConfig, NodeEvent, QuicConfig,
+        Node, NodeConfig, QuicConfig,
         discovery::{
             Table,
             srv::{Names, SrvConfig, SrvRecords},
@@ -44,17 +45,13 @@ pub(super) async fn run(args: DistNodeArgs, events: &Events, signals: &mut Signa
     args.check()?;
     // Standard output is for the bytes of the stream.
     let silent = args.stream.is_some() && !events.is_json();
-    let teller = Teller {
-        events: if silent { Events::silent() } else { events.clone() },
-        quiet: args.quiet,
-        silent,
-    };
     let mut config = NodeConfig::new(args.name.0.clone(), cookie::of(&args)?);
     config.net_ticktime = args.net_ticktime;
     config.setup_time = args.timeout;
     let domains = domains(&args).await?;
     let node = Node::start(config).map_err(|error| Failure::failed("node", error))?;
-    let mut told = node.events();
+    let shown = if silent { Events::silent() } else { events.clone() };
+    let teller = Teller::new(&node, shown, args.quiet, silent);
     let mut tasks = JoinSet::new();
     processes(&node, &args, &teller, &mut tasks)?;
     let opened = async {
@@ -77,27 +74,21 @@ pub(super) async fn run(args: DistNodeArgs, events: &Events, signals: &mut Signa
         });
     }
     diallers(&node, &args, domains, &teller, &mut tasks)?;
-    let outcome = work(&node, &args, &mut told, tasks, &teller, events, signals).await;
+    let outcome = work(&node, &args, tasks, &teller, events, signals).await;
     tokio::select! {
         () = node.shutdown() => {}
         () = signals.stop() => return Err(Failure::failed("interrupted", "interrupted while closing connections")),
     }
     // What the end of the connections made known.
-    loop {
-        tokio::select! {
-            biased;
-            Some(event) = told.next() => tell(&node, event, &teller),
-            () = ready(()) => return outcome,
-        }
-    }
+    teller.catch_up();
+    outcome
 }
 
 /// Until it is told to stop, the stream is over, or nothing is left to be tried.
 async fn work(
     node: &Node,
     args: &DistNodeArgs,
-    told: &mut NodeEvents,
-    mut tasks: JoinSet<Outcome>,
+    tasks: JoinSet<Outcome>,
     teller: &Teller,
     events: &Events,
     signals: &mut Signals,
@@ -108,42 +99,22 @@ async fn work(
             None => pending().await,
         }
     };
-    tokio::pin!(stream);
-    loop {
-        tokio::select! {
-            () = signals.stop() => return Ok(()),
-            () = events.closed() => return Ok(()),
-            outcome = &mut stream => return outcome,
-            event = told.next() => match event {
-                Some(event) => tell(node, event, teller),
-                None => return Err(Failure::failed("node", "the node has stopped")),
-            },
-            Some(Ok(Err(failure))) = tasks.join_next(), if !tasks.is_empty() => return Err(failure),
-        }
+    tokio::select! {
+        () = signals.stop() => Ok(()),
+        () = events.closed() => Ok(()),
+        outcome = stream => outcome,
+        () = teller.keep_up() => Err(Failure::failed("node", "the node has stopped")),
+        failure = first_failure(tasks) => Err(failure),
     }
 }
 
-fn tell(node: &Node, event: NodeEvent, teller: &Teller) {
-    match event {
-        NodeEvent::Up(peer) => {
-            let link = node.quic_link(&peer);
-            let event = DistEvent::Connected {
-                remote: link.as_ref().map(|link| link.remote.to_string()),
-                resumed: link.map(|link| link.resumed),
-                peer: peer.as_str().to_owned(),
-            };
-            teller.tell(&event);
+async fn first_failure(mut tasks: JoinSet<Outcome>) -> Failure {
+    while let Some(ended) = tasks.join_next().await {
+        if let Ok(Err(failure)) = ended {
+            return failure;
         }
-        NodeEvent::Down(peer, reason) => {
-            let event = DistEvent::Disconnected {
-                peer: peer.as_str().to_owned(),
-                reason: reason.to_string(),
-            };
-            teller.tell(&event);
-        }
-        NodeEvent::Missed(count) => teller.events.tell(&Event::EventsLost { count }),
-        _ => {}
     }
+    pending().await
 }
 
 // ----- what the node consists of -----------------------------------------------------------------------------------

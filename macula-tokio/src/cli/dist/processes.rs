@@ -2,7 +2,8 @@
 
 use super::{
     args::Greeting,
-    events::{DistEvent, Teller, shown},
+    events::{DistEvent, shown},
+    teller::Teller,
 };
 use crate::{
     cli::outcome::Failure,

@@ -11,10 +11,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{
-    args::StreamTo,
-    events::{DistEvent, Teller},
-};
+use super::{args::StreamTo, events::DistEvent, teller::Teller};
 use crate::{
     cli::{
         inspect::hex,
