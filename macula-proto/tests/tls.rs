@@ -117,6 +117,7 @@ fn host_text_becomes_a_server_name() {
         "b\u{fc}cher.example",
         "relay:4434",
         "1.2.3.4.5",
+        "relay.example..",
     ] {
         assert_eq!(server_name(host), Err(TlsError::BadName(host.to_owned())));
     }

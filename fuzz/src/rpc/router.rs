@@ -238,6 +238,10 @@ impl Net {
             } => {
                 let mode = [Mode::Bidi, Mode::ServerStream, Mode::ClientStream][usize::from(mode % 3)];
                 let (stream, procedure) = (stream(id), procedure(number));
+                // Its chunks are counted from 0, whatever was sent under its id before.
+                if let Some(side) = self.sides.get_mut(&node) {
+                    side.seqs.remove(&stream);
+                }
                 Message::StreamOpen(StreamOpen {
                     stream,
                     procedure,

@@ -14,6 +14,7 @@ use super::{
     event::{code_from, code_to},
     stream_state::{RecvHalf, SendHalf, StreamState},
     tls::HandshakeInfo,
+    turns::Turns,
 };
 use crate::{Code, deadlines::earliest};
 
@@ -24,8 +25,6 @@ pub(super) struct Queues {
     pub(super) events: VecDeque<Event>,
     /// Connections that may have packets to send.
     pub(super) transmit: VecDeque<ConnectionHandle>,
-    /// Streams of one connection that have room to send again; empty between calls.
-    pub(super) writable: Vec<StreamId>,
     /// Connections that may have events.
     pub(super) poll: VecDeque<ConnectionHandle>,
     /// Streams in active mode that may have bytes.
@@ -78,8 +77,7 @@ pub(super) struct Conn {
     pub(super) streams: BTreeMap<StreamId, StreamState>,
     pub(super) opened: u64,
     pub(super) accepted: u64,
-    /// The place that the last stream took that found no room to send.
-    pub(super) last_place: u64,
+    pub(super) turns: Turns,
 }
 
 impl Conn {
@@ -113,7 +111,7 @@ impl Conn {
             streams: BTreeMap::new(),
             opened: 0,
             accepted: 0,
-            last_place: 0,
+            turns: Turns::new(transport.send_window),
         }
     }
 
@@ -136,7 +134,8 @@ impl Conn {
 
     /// The next moment at which the connection has to be woken.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
-        earliest(self.inner.poll_timeout(), self.handshake_deadline)
+        let inner = earliest(self.inner.poll_timeout(), self.handshake_deadline);
+        earliest(inner, self.turns.next_deadline())
     }
 
     /// Turns quinn-proto's events into ours.
@@ -146,7 +145,6 @@ impl Conn {
                 self.on_event(event, queues);
             }
         }
-        self.hand_out_room(queues);
         let remote = self.inner.remote_address();
         if remote != self.remote && !self.closed {
             self.remote = remote;
@@ -249,6 +247,7 @@ impl Conn {
             return;
         };
         if self.silent || state.told_over {
+            self.turns.leave(&mut state.turn);
             self.streams.remove(&id);
             return;
         }
@@ -269,7 +268,12 @@ impl Conn {
             E::Stream(S::Opened { dir }) => self.on_opened(dir.into(), queues),
             E::Stream(S::Available { dir }) => self.on_available(dir.into(), queues),
             E::Stream(S::Readable { id }) => self.on_readable(StreamId::from_quinn(id), queues),
-            E::Stream(S::Writable { id }) => queues.writable.push(StreamId::from_quinn(id)),
+            E::Stream(S::Writable { id }) => {
+                let id = StreamId::from_quinn(id);
+                if let Some(state) = self.streams.get_mut(&id) {
+                    self.turns.there_is_room(id, state);
+                }
+            }
             E::Stream(S::Finished { id }) => self.on_delivered(StreamId::from_quinn(id), queues),
             E::Stream(S::Stopped { id, error_code }) => {
                 self.on_stopped(StreamId::from_quinn(id), error_code, queues);
@@ -282,6 +286,7 @@ impl Conn {
         self.handshake_deadline = None;
         if self.side.is_client() && !self.streams.is_empty() && !self.inner.accepted_0rtt() {
             self.streams.clear();
+            self.turns.clear();
             queues.events.push_back(Event::EarlyDataRejected { conn: self.handle });
         }
         tracing::debug!(conn = %self.handle, remote = %self.remote, "connected");
@@ -386,28 +391,23 @@ impl Conn {
         }
     }
 
-    /// Tells streams of room to send, those first that have waited longest: quinn-proto names the last one first, and some would
-    /// never get any of the room that a connection with many streams has.
-    fn hand_out_room(&mut self, queues: &mut Queues) {
-        if queues.writable.is_empty() {
+    /// Tells those streams of room to send whose turn it is.
+    pub(super) fn hand_out_room(&mut self, now: Option<Instant>, queues: &mut Queues) {
+        if self.closed {
             return;
         }
-        let mut writable = std::mem::take(&mut queues.writable);
-        writable.sort_by_key(|id| self.streams.get(id).map_or(0, |state| state.waits_since));
-        for id in writable.drain(..) {
-            self.on_writable(id, queues);
-        }
-        queues.writable = writable;
-    }
-
-    fn on_writable(&mut self, id: StreamId, queues: &mut Queues) {
-        self.flush(id, queues);
-        let Some(state) = self.streams.get_mut(&id) else { return };
-        if state.queue.is_empty() && std::mem::replace(&mut state.write_blocked, false) {
-            queues.events.push_back(Event::Writable {
-                conn: self.handle,
-                stream: id,
-            });
+        while let Some(id) = self.turns.next(now, &mut self.streams) {
+            self.flush(id, queues);
+            let Some(state) = self.streams.get_mut(&id) else {
+                continue;
+            };
+            if state.queue.is_empty() && std::mem::replace(&mut state.write_blocked, false) {
+                self.turns.told(id, &mut state.turn);
+                queues.events.push_back(Event::Writable {
+                    conn: self.handle,
+                    stream: id,
+                });
+            }
         }
     }
 
@@ -432,6 +432,7 @@ impl Conn {
         let _ = self.inner.send_stream(id.to_quinn()).reset(code);
         state.send = SendHalf::Stopped(code_from(code));
         state.write_blocked = false;
+        self.turns.leave(&mut state.turn);
         fail_queue(self.handle, id, state, queues);
         queues.events.push_back(Event::Stopped {
             conn: self.handle,
@@ -450,11 +451,14 @@ impl Conn {
         }
         let mut stream = self.inner.send_stream(id.to_quinn());
         while let Some(front) = state.queue.front_mut() {
+            if !self.turns.may_write(id, &mut state.turn) {
+                break;
+            }
             let Ok(written) = stream.write_chunks(std::slice::from_mut(front)) else {
-                state.wait(&mut self.last_place);
+                self.turns.found_none(&mut state.turn);
                 break;
             };
-            state.waits_since = 0;
+            self.turns.wrote(&mut state.turn, written.bytes as u64);
             state.stats.bytes_written += written.bytes as u64;
             state.stats.bytes_queued -= written.bytes as u64;
             if written.chunks == 1 {

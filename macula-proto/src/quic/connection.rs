@@ -146,6 +146,7 @@ impl Connection<'_> {
     /// Changes how many bytes sent and not acknowledged are kept.
     pub fn set_send_window(&mut self, bytes: u64) {
         self.conn.inner.set_send_window(bytes);
+        self.conn.turns.set_send_window(bytes);
         self.conn.touched(self.queues);
     }
 

@@ -239,6 +239,7 @@ impl Endpoint {
                 conn.close(now.mono, Code::TIMEOUT, words, reason, &mut self.queues);
             } else {
                 conn.inner.handle_timeout(now.mono);
+                conn.turns.handle_timeout(now.mono);
             }
             conn.touched(&mut self.queues);
             self.settle(handle);
@@ -294,6 +295,11 @@ impl Endpoint {
                 if let Some(conn) = self.conns.get_mut(handle) {
                     conn.in_poll = false;
                     conn.pump(&mut self.queues);
+                    let until = conn.turns.next_deadline();
+                    conn.hand_out_room(self.last_now, &mut self.queues);
+                    if conn.turns.next_deadline() != until {
+                        self.update_deadline(handle);
+                    }
                 }
                 continue;
             }

@@ -34,6 +34,7 @@ mod stats;
 mod stream;
 mod stream_state;
 pub mod tls;
+mod turns;
 
 pub use accept::{CloseListener, UnknownIncoming};
 pub use close::Closable;

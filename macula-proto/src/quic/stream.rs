@@ -263,7 +263,6 @@ impl Stream<'_> {
     fn unblock(&mut self) {
         if let Some(state) = self.conn.streams.get_mut(&self.id) {
             state.write_blocked = false;
-            state.waits_since = 0;
             state.stats.write_blocked -= 1;
         }
     }
@@ -328,6 +327,9 @@ impl Stream<'_> {
         }
         state.send = SendHalf::FinishQueued;
         state.write_blocked = false;
+        if state.queue.is_empty() {
+            self.conn.turns.leave(&mut state.turn);
+        }
         self.conn.flush(self.id, self.queues);
         Ok(())
     }
@@ -343,6 +345,7 @@ impl Stream<'_> {
         }
         state.send = SendHalf::Closed;
         state.write_blocked = false;
+        self.conn.turns.leave(&mut state.turn);
         let _ = self.conn.inner.send_stream(self.id.to_quinn()).reset(code_to(code));
         fail_queue(self.conn.handle, self.id, state, self.queues);
         self.after();
@@ -515,8 +518,8 @@ impl Stream<'_> {
         if self.conn.closed {
             return Err(WriteError::ConnectionLost);
         }
-        if !state.queue.is_empty() {
-            return Err(blocked(state, &mut self.conn.last_place));
+        if !state.queue.is_empty() || !self.conn.turns.may_write(self.id, &mut state.turn) {
+            return Err(blocked(state));
         }
         Ok(())
     }
@@ -531,12 +534,13 @@ impl Stream<'_> {
         match write(&mut conn.inner.send_stream(self.id.to_quinn())) {
             Ok(bytes) => {
                 state.stats.bytes_written += bytes as u64;
-                state.waits_since = 0;
+                conn.turns.wrote(&mut state.turn, bytes as u64);
                 conn.wants_transmit(self.queues);
                 Ok(bytes)
             }
             Err(quinn_proto::WriteError::Blocked) => {
-                let error = blocked(state, &mut conn.last_place);
+                conn.turns.found_none(&mut state.turn);
+                let error = blocked(state);
                 // The peer is told that it is what blocks us.
                 conn.wants_transmit(self.queues);
                 Err(error)
@@ -552,8 +556,7 @@ impl Stream<'_> {
     }
 }
 
-fn blocked(state: &mut StreamState, last_place: &mut u64) -> WriteError {
-    state.wait(last_place);
+fn blocked(state: &mut StreamState) -> WriteError {
     state.write_blocked = true;
     state.stats.write_blocked += 1;
     WriteError::Blocked

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{Owner, Side, StreamId, StreamStats};
+use super::{Owner, Side, StreamId, StreamStats, turns::Turn};
 use crate::Code;
 
 /// Whether bytes of a stream are pushed as events or pulled by the owner.
@@ -75,8 +75,8 @@ pub(super) struct StreamState {
     pub(super) readable: bool,
     /// The owner found the stream blocked and waits for `Writable`.
     pub(super) write_blocked: bool,
-    /// Its place among the streams that wait for room to send; 0 while it has some.
-    pub(super) waits_since: u64,
+    /// Its place among the streams that share room to send.
+    pub(super) turn: Turn,
     pub(super) recv: RecvHalf,
     pub(super) send: SendHalf,
     /// Bytes given back by the owner; read before anything else.
@@ -98,7 +98,7 @@ impl StreamState {
             pushing: false,
             readable: false,
             write_blocked: false,
-            waits_since: 0,
+            turn: Turn::default(),
             recv: if bidirectional || !ours {
                 RecvHalf::Open
             } else {
@@ -115,12 +115,9 @@ impl StreamState {
         }
     }
 
-    /// Takes a place behind all that wait for room to send, unless it has one.
-    pub(super) fn wait(&mut self, last_place: &mut u64) {
-        if self.waits_since == 0 {
-            *last_place += 1;
-            self.waits_since = *last_place;
-        }
+    /// Whether it waits for room to send, or its owner does.
+    pub(super) fn wants_room(&self) -> bool {
+        self.write_blocked || !self.queue.is_empty() || self.send == SendHalf::FinishQueued
     }
 
     /// Both halves are over, and nobody holds or still reads it.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use macula_proto::{
     Code,
-    dist::user::{Owner, Priority, UserEvent},
+    dist::user::{Owner, Priority, UserError, UserEvent},
     endpoint::{DistId, DistStreamError},
     quic::StreamId,
 };
@@ -164,7 +164,8 @@ impl Run {
         let accepting = self
             .world
             .with(start.0, |endpoint, _| endpoint.dist_accept_streams(dist, PROGRAM));
-        if !matches!(accepting, Ok(Ok(()))) {
+        // It may be over again by now.
+        if !matches!(accepting, Ok(Ok(()) | Err(DistStreamError::UnknownConnection))) {
             self.fail(format!("{}: no streams on {dist:?}: {accepting:?}", start.0));
         }
     }
@@ -245,6 +246,8 @@ impl Run {
                     known.owner = OTHER;
                 }
             }
+            // Its end is told of next.
+            Ok(Err(DistStreamError::UnknownConnection | DistStreamError::User(UserError::Unknown))) => {}
             other => self.fail(format!("{place:?} cannot be handed over: {other:?}")),
         }
     }
@@ -324,6 +327,8 @@ impl Run {
                 Ok(Err(DistStreamError::ConnectionLost | DistStreamError::UnknownConnection)) => {
                     return self.dist_stream_received_end(place, LOST);
                 }
+                // It was reset and stopped, which is told of next.
+                Ok(Err(DistStreamError::User(UserError::Unknown))) => return,
                 Ok(Err(error)) => return self.fail(format!("{place:?} cannot be read: {error}")),
             }
             if self.failure.is_some() {

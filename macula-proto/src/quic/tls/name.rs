@@ -24,8 +24,9 @@ pub fn server_name(host: &str) -> Result<String, TlsError> {
     }
     let host = host.strip_suffix('.').unwrap_or(host);
     match ServerName::try_from(host) {
-        Ok(name) => Ok(name.to_str().into_owned()),
-        Err(_) => Err(bad()),
+        // A name has one dot at its end at most.
+        Ok(name) if !host.ends_with('.') => Ok(name.to_str().into_owned()),
+        _ => Err(bad()),
     }
 }
 
