@@ -17,7 +17,7 @@ const SHARE: u64 = 64 << 10;
 const SMALLEST_SHARE: u64 = 1 << 10;
 const SHARES_IN_WINDOW: u64 = 32;
 /// So many have their turn at once, so that nobody waits for one that is slow to use it.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 4;
 /// Who does nothing with its turn for so long has had it.
 const PATIENCE: Duration = Duration::from_millis(10);
 
