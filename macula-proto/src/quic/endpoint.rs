@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::DatagramEvent;
 
 use super::{
-    ConnectError, Connection, ConnectionHandle, DialConfig, EndpointConfig, EndpointStats, Event, Owner, Stream,
-    StreamId, UnknownConnection, UnknownStream,
+    ConnectError, Connection, ConnectionHandle, DialConfig, EndpointConfig, EndpointStats, Event, Owner, ResetKey,
+    Stream, StreamId, UnknownConnection, UnknownStream,
     accept::Listener,
     config::ConfigError,
     conn::{Conn, Queues},
@@ -107,7 +107,7 @@ impl Endpoint {
     pub fn new(config: &EndpointConfig, limits: Limits) -> Result<Self, ConfigError> {
         let quinn = match &config.reset_key {
             Some(key) => key.endpoint_config(),
-            None => quinn_proto::EndpointConfig::default(),
+            None => ResetKey::random().endpoint_config(),
         };
         Self::build(config, limits, quinn, None)
     }

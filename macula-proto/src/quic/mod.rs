@@ -15,6 +15,7 @@
 mod accept;
 pub mod alpn;
 mod blocks;
+mod cids;
 mod close;
 mod config;
 mod congestion;

@@ -3,10 +3,12 @@
 use std::{fmt, sync::Arc};
 
 use quinn_proto::{
-    HashedConnectionIdGenerator,
+    ConnectionIdGenerator as _, RandomConnectionIdGenerator,
     crypto::{CryptoError, HmacKey},
 };
 use sha2::{Digest, Sha256};
+
+use super::cids::Cids;
 
 /// Bytes of a block of SHA-256, which HMAC pads its key to (RFC 2104).
 const BLOCK: usize = 64;
@@ -26,6 +28,16 @@ impl ResetKey {
         Self::new(Sha256::digest(secret).into()).separate()
     }
 
+    /// A key that nobody knows.
+    pub(super) fn random() -> Self {
+        let mut secret = Sha256::new();
+        let mut random = RandomConnectionIdGenerator::new(16);
+        for _ in 0..2 {
+            secret.update(&random.generate_cid()[..]);
+        }
+        Self::new(secret.finalize().into())
+    }
+
     /// Another key than one used for anything else that is derived from the same secret.
     fn separate(&self) -> Self {
         Self(self.mac(b"macula stateless reset"))
@@ -35,9 +47,8 @@ impl ResetKey {
     /// process that has this key.
     pub(super) fn endpoint_config(&self) -> quinn_proto::EndpointConfig {
         let mut config = quinn_proto::EndpointConfig::new(self.to_quinn());
-        let [a, b, c, d, e, f, g, h, ..] = self.mac(b"connection ids");
-        let ids = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+        let ids = Self::new(self.mac(b"connection ids"));
+        config.cid_generator(move || Box::new(Cids::new(ids.clone())));
         config
     }
 
@@ -46,7 +57,7 @@ impl ResetKey {
     }
 
     /// HMAC-SHA-256 (RFC 2104).
-    fn mac(&self, data: &[u8]) -> [u8; 32] {
+    pub(super) fn mac(&self, data: &[u8]) -> [u8; 32] {
         let keyed = |pad: u8| {
             let mut block = [pad; BLOCK];
             for (byte, key) in block.iter_mut().zip(self.0) {
