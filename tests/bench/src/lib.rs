@@ -1,4 +1,4 @@
-//! What the benchmarks share: their arguments, what they print, processor time, and quinn set up as ours.
+//! What the benchmarks share: their arguments, what they print, processor time, and quinn's endpoints and ours, set up alike.
 //!
 //! `cargo bench -p macula-bench --bench NAME [-- --json] [--rounds N] [--only WORDS] [--with WORDS]`, where `NAME` is a file or
 //! directory of `benches/`. Each says at its top what it compares.
@@ -6,6 +6,7 @@
 #[path = "../../../macula-proto/benches/codecs/arguments.rs"]
 mod arguments;
 pub mod cpu;
+pub mod our_setup;
 pub mod party;
 pub mod quinn_setup;
 mod report;

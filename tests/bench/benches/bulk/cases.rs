@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use macula_bench::{Result, quinn_setup::Setup};
+use macula_bench::{Result, our_setup, quinn_setup::Setup};
 use macula_driver::{Connection, Endpoint, Options};
 use macula_proto::quic::{
     DatagramSize, DialConfig, ListenConfig,
-    tls::{ClientTls, Credentials, SelfSigned, ServerTls, Trust},
+    tls::{ClientTls, Credentials, ServerTls, Trust},
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -102,6 +102,15 @@ impl Executor {
         }
     }
 
+    /// Starts a task that nobody waits for.
+    fn start(&self, future: impl Future<Output = Result<()>> + Send + 'static) {
+        match self {
+            Self::Tokio(runtime) => drop(runtime.spawn(future)),
+            // A task of smol ends with its handle.
+            Self::Smol => smol::spawn(future).detach(),
+        }
+    }
+
     /// Runs a future for good, on a thread of its own where there are no others.
     fn serve(&self, future: impl Future<Output = ()> + Send + 'static) {
         let this = self.clone();
@@ -137,7 +146,7 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn build(case: &Case) -> Result<Self> {
-        let credentials = Credentials::self_signed(&macula_driver::entropy()?, &SelfSigned::default())?;
+        let credentials = our_setup::credentials()?;
         match case.kind {
             Kind::Quinn(threads) => Self::quinn(&credentials, threads),
             Kind::Tokio(threads, size) => Self::ours(
@@ -163,7 +172,7 @@ impl Scene {
                 return;
             };
             while let Ok(stream) = connection.accept_bi().await {
-                drop(tasks.spawn(take_ours(stream)));
+                tasks.start(take_ours(stream));
             }
         });
         let client = near.bind()?;

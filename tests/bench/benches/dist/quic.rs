@@ -11,15 +11,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use macula_bench::Result;
+use macula_bench::{Result, our_setup};
 use macula_driver::dist::{DistConfig, DistConnection, HandshakeConfig};
 use macula_tokio::{
-    DatagramSize, Endpoint, ListenConfig, Options, TransportConfig, alpn, entropy,
+    DatagramSize, Endpoint, ListenConfig, Options, TransportConfig, alpn,
     proto::{
         dist::pool::Ordering,
         wire::{dist::DEFAULT_MAX_MESSAGE, etf::Atom},
     },
-    tls::{ClientTls, Credentials, SelfSigned, ServerTls, Trust},
+    tls::{ClientTls, ServerTls, Trust},
 };
 use tokio::runtime::Runtime;
 
@@ -69,11 +69,7 @@ impl Quic {
 
     fn start(ordering: Ordering, at_once: usize) -> Result<Self> {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let content = SelfSigned {
-            names: vec!["localhost".to_owned()],
-            ..SelfSigned::default()
-        };
-        let credentials = Credentials::self_signed(&entropy()?, &content)?;
+        let credentials = our_setup::credentials()?;
         let trust = Trust::Roots(credentials.chain().to_vec());
         let (near, far) = (end("near")?, end("far")?);
 

@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     future::Future,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -11,14 +11,13 @@ use std::{
     },
 };
 
-use macula_bench::{Result, quinn_setup::Setup};
+use macula_bench::{Result, our_setup, quinn_setup};
 use macula_tokio::{
-    DatagramSize, DialConfig, Endpoint, ListenConfig, Options, PeerListenConfig, TransportConfig, alpn, entropy,
+    DialConfig, Endpoint, Options, PeerListenConfig, alpn,
     proto::{
         identity::Identity,
         peering::{Duplicates, PeeringConfig},
     },
-    tls::{ClientTls, Credentials, SelfSigned, ServerTls, Trust},
 };
 
 /// Connections; they end when this is dropped.
@@ -34,15 +33,6 @@ pub(crate) trait Pair {
 }
 
 const SERVER_NAME: &str = "localhost";
-const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-fn credentials() -> Result<Credentials> {
-    let content = SelfSigned {
-        names: vec![SERVER_NAME.to_owned()],
-        ..SelfSigned::default()
-    };
-    Ok(Credentials::self_signed(&entropy()?, &content)?)
-}
 
 /// What the accepting end has seen.
 #[derive(Clone, Default)]
@@ -82,10 +72,14 @@ pub(crate) struct Quinn {
 
 impl Quinn {
     pub(crate) fn start() -> Result<Self> {
-        let credentials = credentials()?;
+        let credentials = our_setup::credentials()?;
         let protocol = alpn::MACULA;
-        let server = Setup::new(protocol).never_resuming().listen(&credentials)?;
-        let (client, config) = Setup::new(protocol).never_resuming().dialler(&credentials)?;
+        let server = quinn_setup::Setup::new(protocol)
+            .never_resuming()
+            .listen(&credentials)?;
+        let (client, config) = quinn_setup::Setup::new(protocol)
+            .never_resuming()
+            .dialler(&credentials)?;
         let seen = Seen::default();
         let (address, accepting) = (server.local_addr()?, seen.clone());
         tokio::spawn(async move {
@@ -124,13 +118,6 @@ impl Pair for Quinn {
     }
 }
 
-/// Datagrams of up to 1452 bytes, as quinn has them.
-fn transport() -> TransportConfig {
-    let mut transport = TransportConfig::relay();
-    transport.datagram_size = DatagramSize::UpTo(1452);
-    transport
-}
-
 /// Both of our endpoints, not serving yet.
 struct Ours {
     client: Endpoint,
@@ -141,17 +128,10 @@ struct Ours {
 
 impl Ours {
     fn start() -> Result<Self> {
-        let credentials = credentials()?;
-        let server = Endpoint::bind(ANY, Options::default())?;
-        let client = Endpoint::bind(ANY, Options::default())?;
-        let trust = Trust::Roots(credentials.chain().to_vec());
-        let tls = ServerTls::new(credentials).alpn([alpn::MACULA]).resumable_sessions(0);
-        let mut listen = ListenConfig::new(tls.build(server.clock())?);
-        listen.transport = transport();
-        server.listen(listen)?;
-        let tls = ClientTls::new(trust).alpn([alpn::MACULA]).resumable_servers(0);
-        let mut dial = DialConfig::new(tls.build(client.clock())?);
-        dial.transport = transport();
+        let credentials = our_setup::credentials()?;
+        let setup = our_setup::Setup::new(alpn::MACULA).never_resuming();
+        let server = setup.listen(&credentials, Options::default())?;
+        let (client, dial) = setup.dialler(&credentials, Options::default())?;
         Ok(Self {
             client,
             dial,

@@ -24,11 +24,8 @@ use std::alloc::System;
 
 use bare::BareServer;
 use children::{Child, Party, Weight};
-use macula_bench::{Arguments, Column, Result, Table};
-use macula_tokio::{
-    entropy,
-    tls::{Credentials, SelfSigned},
-};
+use macula_bench::{Arguments, Column, Result, Table, our_setup};
+use macula_tokio::tls::Credentials;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 /// Counts what is allocated.
@@ -113,11 +110,7 @@ fn main() -> Result<()> {
         return children::play(&role);
     }
     let arguments = Arguments::read(3);
-    let content = SelfSigned {
-        names: vec!["localhost".to_owned()],
-        ..SelfSigned::default()
-    };
-    let credentials = Credentials::self_signed(&entropy()?, &content)?;
+    let credentials = our_setup::credentials()?;
     let kibibytes = |head, field| Column::new(head, field).decimals(2);
     let mut connections = Table::new(
         &[

@@ -1,24 +1,21 @@
 //! Our connections, streams, tunnels and calls.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
-use macula_bench::Result;
+use macula_bench::{
+    Result,
+    our_setup::{self, Setup},
+};
 use macula_tokio::{
-    Connection, DatagramSize, DialConfig, Endpoint, ListenConfig, Options, RelayClient, RelayClientConfig, RelayServer,
-    Stream, TransportConfig, Tunnel, alpn,
-    proto::tunnel::{
-        Name,
-        client::{session::SessionConfig, supervisor::SupervisorConfig},
-        relay::RelayConfig,
-    },
+    Connection, DialConfig, Endpoint, ListenConfig, Options, RelayClient, RelayServer, Stream, TransportConfig, Tunnel,
+    alpn,
+    proto::tunnel::relay::RelayConfig,
     rpc::{Call, Mode, RpcClient, RpcConfig, RpcServer, ServerCall, Value},
-    tls::{ClientTls, Credentials, ServerTls, Trust},
+    tls::Credentials,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::children::{Opening, Party};
-
-const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The protocol of connections without anything on them.
 pub(crate) const PROTOCOL: &[u8] = b"bench";
@@ -27,9 +24,8 @@ pub(crate) const MOST: u32 = 16_384;
 
 /// As everywhere in this program: the defaults, but idle time-out, keep-alive and the ceiling of datagrams as quinn has them here.
 pub(crate) fn transport() -> TransportConfig {
-    let mut transport = TransportConfig::relay();
+    let mut transport = our_setup::transport();
     transport.max_bidi_streams = TransportConfig::default().max_bidi_streams;
-    transport.datagram_size = DatagramSize::UpTo(1452);
     transport
 }
 
@@ -46,21 +42,16 @@ fn roomy() -> TransportConfig {
     transport
 }
 
-fn listen(credentials: Credentials, protocol: &[u8], transport: TransportConfig) -> Result<(Endpoint, ListenConfig)> {
-    let endpoint = Endpoint::bind(ANY, Options::default())?;
-    let tls = ServerTls::new(credentials).alpn([protocol]);
-    let mut config = ListenConfig::new(tls.build(endpoint.clock())?);
-    config.transport = transport;
-    Ok((endpoint, config))
+fn listen(credentials: &Credentials, protocol: &[u8], transport: TransportConfig) -> Result<(Endpoint, ListenConfig)> {
+    Setup::new(protocol)
+        .transport(transport)
+        .listener(credentials, Options::default())
 }
 
 fn dialler(credentials: &Credentials, protocol: &[u8], transport: TransportConfig) -> Result<(Endpoint, DialConfig)> {
-    let endpoint = Endpoint::bind(ANY, Options::default())?;
-    let trust = Trust::Roots(credentials.chain().to_vec());
-    let tls = ClientTls::new(trust).alpn([protocol]);
-    let mut config = DialConfig::new(tls.build(endpoint.clock())?);
-    config.transport = transport;
-    Ok((endpoint, config))
+    Setup::new(protocol)
+        .transport(transport)
+        .dialler(credentials, Options::default())
 }
 
 fn at(peer: u16) -> SocketAddr {
@@ -77,7 +68,7 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn serve(credentials: Credentials) -> Result<Self> {
-        let (endpoint, config) = listen(credentials, PROTOCOL, accepting())?;
+        let (endpoint, config) = listen(&credentials, PROTOCOL, accepting())?;
         endpoint.listen(config)?;
         let accepting = endpoint.clone();
         tokio::spawn(async move {
@@ -128,7 +119,7 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) fn serve(credentials: Credentials) -> Result<Self> {
-        let (endpoint, config) = listen(credentials, PROTOCOL, roomy())?;
+        let (endpoint, config) = listen(&credentials, PROTOCOL, roomy())?;
         endpoint.listen(config)?;
         let accepting = endpoint.clone();
         tokio::spawn(async move {
@@ -183,7 +174,7 @@ pub(crate) struct Relay(RelayServer);
 
 impl Relay {
     pub(crate) fn serve(credentials: Credentials) -> Result<Self> {
-        let (endpoint, listen) = listen(credentials, alpn::MACULA_DIST, roomy())?;
+        let (endpoint, listen) = listen(&credentials, alpn::MACULA_DIST, roomy())?;
         let mut config = RelayConfig::default();
         config.limits.control_rate = 0;
         config.limits.tunnels_per_connection = MOST as usize;
@@ -207,18 +198,7 @@ const TAKER: &str = "taker";
 
 impl Node {
     async fn start(peer: u16, credentials: &Credentials, name: &'static str) -> Result<RelayClient> {
-        let (endpoint, dial) = dialler(credentials, alpn::MACULA_DIST, roomy())?;
-        let config = RelayClientConfig {
-            relays: vec![format!("localhost:{peer}").parse()?],
-            dial,
-            session: SessionConfig::new(Name::from(name)),
-            supervisor: SupervisorConfig::default(),
-        };
-        let node = RelayClient::start(&endpoint, config, 64)?;
-        match node.identified().await {
-            true => Ok(node),
-            false => Err("the relay does not know the node".into()),
-        }
+        our_setup::node(dialler(credentials, alpn::MACULA_DIST, roomy())?, at(peer), name, 64).await
     }
 
     pub(crate) async fn take(peer: u16, credentials: &Credentials) -> Result<Self> {
@@ -272,7 +252,7 @@ impl Calls {
     }
 
     pub(crate) fn serve(credentials: Credentials) -> Result<Self> {
-        let (endpoint, listen) = listen(credentials, alpn::MACULA, roomy())?;
+        let (endpoint, listen) = listen(&credentials, alpn::MACULA, roomy())?;
         endpoint.listen(listen)?;
         endpoint.serve_rpc(Self::config(1));
         let server = RpcServer::new(&endpoint);

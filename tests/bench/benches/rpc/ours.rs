@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_lite::future::Boxed;
-use macula_bench::Result;
+use macula_bench::{Result, our_setup::Setup};
 use macula_tokio::{
-    DatagramSize, DialConfig, Endpoint, ListenConfig, Options, PeerListenConfig, TransportConfig, alpn,
+    Endpoint, Options, PeerListenConfig, alpn,
     proto::{identity::Identity, peering::PeeringConfig},
     rpc::{Chunk, Kind, Mode, RpcClient, RpcConfig, RpcServer, ServerCall, Value},
-    tls::{ClientTls, Credentials, ServerTls, Trust},
+    tls::Credentials,
 };
 
 use crate::{Client, runtime};
@@ -35,12 +35,6 @@ pub(crate) async fn shared(credentials: Credentials) -> Result<Box<dyn Client>> 
 
 pub(crate) async fn signed(credentials: Credentials) -> Result<Box<dyn Client>> {
     start(credentials, Carrier::Signed).await
-}
-
-fn transport() -> TransportConfig {
-    let mut transport = TransportConfig::relay();
-    transport.datagram_size = DatagramSize::UpTo(1452);
-    transport
 }
 
 fn config(node: u8, carrier: Carrier) -> RpcConfig {
@@ -70,11 +64,7 @@ async fn start(credentials: Credentials, carrier: Carrier) -> Result<Box<dyn Cli
         })
     });
     let server = told.recv()?;
-    let endpoint = Endpoint::bind("127.0.0.1:0".parse()?, Options::default())?;
-    let trust = Trust::Pins(vec![credentials.pin()]);
-    let tls = ClientTls::new(trust).alpn([alpn::MACULA]).build(endpoint.clock())?;
-    let mut dial = DialConfig::new(tls);
-    dial.transport = transport();
+    let (endpoint, dial) = Setup::new(alpn::MACULA).dialler(&credentials, Options::default())?;
     let client = if carrier == Carrier::Signed {
         let peer = endpoint.connect_peer(&dial, server, "localhost", identity(2)).await?;
         peer.rpc(config(2, carrier)).await?
@@ -87,13 +77,7 @@ async fn start(credentials: Credentials, carrier: Carrier) -> Result<Box<dyn Cli
 }
 
 fn serve(credentials: Credentials, carrier: Carrier) -> Result<Endpoint> {
-    let endpoint = Endpoint::bind("127.0.0.1:0".parse()?, Options::default())?;
-    let tls = ServerTls::new(credentials)
-        .alpn([alpn::MACULA])
-        .build(endpoint.clock())?;
-    let mut listen = ListenConfig::new(tls);
-    listen.transport = transport();
-    endpoint.listen(listen)?;
+    let endpoint = Setup::new(alpn::MACULA).listen(&credentials, Options::default())?;
     if carrier == Carrier::Signed {
         endpoint.serve_peers(PeerListenConfig::new(identity(1)), 16);
     } else {

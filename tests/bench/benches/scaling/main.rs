@@ -22,11 +22,8 @@ mod scene;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use macula_bench::{Arguments, Result, median};
-use macula_tokio::{
-    entropy,
-    tls::{Credentials, SelfSigned},
-};
+use macula_bench::{Arguments, Result, median, our_setup};
+use macula_tokio::tls::Credentials;
 use scene::{Kind, Scene, Work};
 use serde_json::json;
 
@@ -75,11 +72,7 @@ fn main() -> Result<()> {
             .filter(|&count| count <= most)
             .collect(),
     };
-    let content = SelfSigned {
-        names: vec!["localhost".to_owned()],
-        ..SelfSigned::default()
-    };
-    let credentials = Credentials::self_signed(&entropy()?, &content)?;
+    let credentials = our_setup::credentials()?;
     let mut curves = Curves::new();
     for _ in 0..arguments.rounds {
         for (contender, kind, start) in CASES {

@@ -1,25 +1,17 @@
 //! Our streams, tunnels and connections.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
-use macula_bench::Result;
+use macula_bench::{
+    Result,
+    our_setup::{self, Dialler, Setup},
+};
 use macula_tokio::{
-    Connection, DatagramSize, DialConfig, Endpoint, ListenConfig, Options, RelayClient, RelayClientConfig, RelayServer,
-    TransportConfig, alpn,
-    proto::tunnel::{
-        Name,
-        client::{session::SessionConfig, supervisor::SupervisorConfig},
-        relay::RelayConfig,
-    },
-    tls::{ClientTls, Credentials, ServerTls, Trust},
+    Connection, DialConfig, Endpoint, Options, RelayClient, RelayServer, alpn, proto::tunnel::relay::RelayConfig,
+    tls::Credentials,
 };
 
 use crate::scene::{Boxed, Duplex, Opener, Party, answer};
-
-const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The protocol of connections without machines on them.
 pub(crate) const PROTOCOL: &[u8] = b"bench";
@@ -28,39 +20,25 @@ pub(crate) const MOST: u32 = 16_384;
 /// Idle time-out: nothing is lost, and nothing has to be kept alive, while this runs.
 pub(crate) const IDLE: Duration = Duration::from_secs(600);
 
-fn transport() -> TransportConfig {
-    let mut transport = TransportConfig::relay();
+fn setup(protocol: &[u8]) -> Setup {
+    let mut transport = our_setup::transport();
     transport.max_bidi_streams = MOST.into();
-    transport.datagram_size = DatagramSize::UpTo(1452);
     transport.idle_timeout = Some(IDLE);
     transport.keep_alive = None;
-    transport
+    Setup::new(protocol).transport(transport)
 }
 
-fn listener(credentials: Credentials, protocol: &[u8], batch: usize) -> Result<(Endpoint, ListenConfig)> {
-    let mut options = Options::default();
-    options.receive_batch = batch;
-    let endpoint = Endpoint::bind(ANY, options)?;
-    let tls = ServerTls::new(credentials).alpn([protocol]);
-    let mut config = ListenConfig::new(tls.build(endpoint.clock())?);
-    config.transport = transport();
-    Ok((endpoint, config))
-}
-
-fn dialler(credentials: &Credentials, protocol: &[u8]) -> Result<(Endpoint, DialConfig)> {
-    let endpoint = Endpoint::bind(ANY, Options::default())?;
-    let trust = Trust::Roots(credentials.chain().to_vec());
-    let tls = ClientTls::new(trust).alpn([protocol]).resumable_servers(0);
-    let mut config = DialConfig::new(tls.build(endpoint.clock())?);
-    config.transport = transport();
-    Ok((endpoint, config))
+/// Each connection with a whole handshake.
+fn dialler(credentials: &Credentials, protocol: &[u8]) -> Result<Dialler> {
+    setup(protocol)
+        .never_resuming()
+        .dialler(credentials, Options::default())
 }
 
 /// Answers on every stream of every connection.
 fn serve(credentials: Credentials) -> Result<(SocketAddr, Party)> {
     Party::start(async move || {
-        let (endpoint, config) = listener(credentials, PROTOCOL, 16)?;
-        endpoint.listen(config)?;
+        let endpoint = setup(PROTOCOL).listen(&credentials, Options::default())?;
         let at = endpoint.local_addr();
         tokio::spawn(async move {
             while let Some(connection) = endpoint.accept().await {
@@ -128,19 +106,8 @@ pub(crate) fn connections(credentials: Credentials) -> Boxed<'static, (Box<dyn O
 
 const TAKER: &str = "taker";
 
-async fn node(relay: SocketAddr, name: &'static str, credentials: &Credentials) -> Result<RelayClient> {
-    let (endpoint, dial) = dialler(credentials, alpn::MACULA_DIST)?;
-    let config = RelayClientConfig {
-        relays: vec![format!("localhost:{}", relay.port()).parse()?],
-        dial,
-        session: SessionConfig::new(Name::from(name)),
-        supervisor: SupervisorConfig::default(),
-    };
-    let node = RelayClient::start(&endpoint, config, 64)?;
-    match node.identified().await {
-        true => Ok(node),
-        false => Err("the relay does not know the node".into()),
-    }
+async fn node(relay: SocketAddr, name: &str, credentials: &Credentials) -> Result<RelayClient> {
+    our_setup::node(dialler(credentials, alpn::MACULA_DIST)?, relay, name, 64).await
 }
 
 /// Tunnels of one node.
@@ -156,7 +123,9 @@ pub(crate) fn tunnels(credentials: Credentials) -> Boxed<'static, (Box<dyn Opene
     Box::pin(async move {
         let own = credentials.clone();
         let (at, relay) = Party::start(async move || {
-            let (endpoint, listen) = listener(own, alpn::MACULA_DIST, 4)?;
+            let mut options = Options::default();
+            options.receive_batch = 4;
+            let (endpoint, listen) = setup(alpn::MACULA_DIST).listener(&own, options)?;
             let mut config = RelayConfig::default();
             config.limits.control_rate = 0;
             config.limits.tunnels_per_connection = MOST as usize;

@@ -2,11 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use macula_bench::{Result, party::Party};
-use macula_tokio::{
-    DatagramSize, entropy,
-    tls::{Credentials, SelfSigned},
-};
+use macula_bench::{Result, our_setup, party::Party};
+use macula_tokio::DatagramSize;
 use serde_json::{Value, json};
 
 /// Which tokio runtime every party of a case runs on.
@@ -154,11 +151,7 @@ impl Scene {
     }
 
     fn try_start(case: &Case) -> Result<Self> {
-        let content = SelfSigned {
-            names: vec!["localhost".to_owned()],
-            ..SelfSigned::default()
-        };
-        let pem = Credentials::self_signed(&entropy()?, &content)?.to_pem();
+        let pem = our_setup::credentials()?.to_pem();
         let start = |role: &str, to: Option<SocketAddr>| -> Result<(Party, Value)> {
             let mut party = Party::start(&[role, case.name])?;
             let ready = party.ask(&json!({ "credentials": pem, "to": to.map(|to| to.to_string()) }))?;

@@ -78,7 +78,7 @@ impl Acceptor {
             (Ends::Ours, _, Some(relay)) => {
                 Self::Node(ours::node(relay, scripted::RECEIVER, credentials, case.tuning).await?)
             }
-            (Ends::Ours, _, None) => Self::OursAt(ours::listen(credentials.clone(), case.tuning)?),
+            (Ends::Ours, _, None) => Self::OursAt(ours::listen(credentials, case.tuning)?),
         })
     }
 

@@ -1,22 +1,16 @@
 //! Ends and relays of this crate.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use macula_bench::Result;
+use macula_bench::{
+    Result,
+    our_setup::{self, Setup},
+};
 use macula_tokio::{
-    Connection, DialConfig, Endpoint, ListenConfig, Options, RelayClient, RelayClientConfig, RelayServer,
-    TransportConfig, alpn,
-    proto::tunnel::{
-        Name,
-        client::{session::SessionConfig, supervisor::SupervisorConfig},
-        relay::RelayConfig,
-    },
-    tls::{ClientTls, Credentials, ServerTls, Trust},
+    Connection, Endpoint, Options, RelayClient, RelayServer, alpn, proto::tunnel::relay::RelayConfig, tls::Credentials,
 };
 
 use crate::{cases::Tuning, work::Stream};
-
-const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Incoming tunnels that wait to be taken.
 const BACKLOG: usize = 1024;
@@ -30,28 +24,15 @@ fn options(tuning: Tuning) -> Options {
     options
 }
 
-fn transport(tuning: Tuning) -> TransportConfig {
-    let mut transport = TransportConfig::relay();
+fn setup(protocol: &[u8], tuning: Tuning) -> Setup {
+    let mut transport = our_setup::transport();
     transport.datagram_size = tuning.size;
-    transport
-}
-
-fn dial(endpoint: &Endpoint, credentials: &Credentials, protocol: &[u8], tuning: Tuning) -> Result<DialConfig> {
-    let trust = Trust::Roots(credentials.chain().to_vec());
-    let tls = ClientTls::new(trust).alpn([protocol]).build(endpoint.clock())?;
-    let mut config = DialConfig::new(tls);
-    config.transport = transport(tuning);
-    Ok(config)
+    Setup::new(protocol).transport(transport)
 }
 
 /// A listening endpoint.
-pub(crate) fn listen(credentials: Credentials, tuning: Tuning) -> Result<Endpoint> {
-    let endpoint = Endpoint::bind(ANY, options(tuning))?;
-    let tls = ServerTls::new(credentials).alpn([DIRECT]).build(endpoint.clock())?;
-    let mut config = ListenConfig::new(tls);
-    config.transport = transport(tuning);
-    endpoint.listen(config)?;
-    Ok(endpoint)
+pub(crate) fn listen(credentials: &Credentials, tuning: Tuning) -> Result<Endpoint> {
+    setup(DIRECT.as_bytes(), tuning).listen(credentials, options(tuning))
 }
 
 pub(crate) async fn accept(endpoint: &Endpoint) -> Result<Direct> {
@@ -60,8 +41,7 @@ pub(crate) async fn accept(endpoint: &Endpoint) -> Result<Direct> {
 }
 
 pub(crate) async fn connect(server: SocketAddr, credentials: &Credentials, tuning: Tuning) -> Result<Direct> {
-    let endpoint = Endpoint::bind(ANY, options(tuning))?;
-    let config = dial(&endpoint, credentials, DIRECT.as_bytes(), tuning)?;
+    let (endpoint, config) = setup(DIRECT.as_bytes(), tuning).dialler(credentials, options(tuning))?;
     Ok(Direct(endpoint.connect(&config, server, "localhost").await?))
 }
 
@@ -79,32 +59,16 @@ impl Direct {
 }
 
 /// A relay; batches of 4, as relays have them.
-pub(crate) fn relay(credentials: Credentials, tuning: Tuning) -> Result<RelayServer> {
+pub(crate) fn relay(credentials: &Credentials, tuning: Tuning) -> Result<RelayServer> {
     let mut options = options(tuning);
     options.receive_batch = 4;
-    let endpoint = Endpoint::bind(ANY, options)?;
-    let tls = ServerTls::new(credentials)
-        .alpn([alpn::MACULA_DIST])
-        .build(endpoint.clock())?;
-    let mut config = ListenConfig::new(tls);
-    config.transport = transport(tuning);
-    Ok(RelayServer::serve(&endpoint, RelayConfig::default(), config)?)
+    let (endpoint, listen) = setup(alpn::MACULA_DIST, tuning).listener(credentials, options)?;
+    Ok(RelayServer::serve(&endpoint, RelayConfig::default(), listen)?)
 }
 
 pub(crate) async fn node(relay: SocketAddr, name: &str, credentials: &Credentials, tuning: Tuning) -> Result<Node> {
-    let endpoint = Endpoint::bind(ANY, options(tuning))?;
-    let config = RelayClientConfig {
-        relays: vec![format!("localhost:{}", relay.port()).parse()?],
-        dial: dial(&endpoint, credentials, alpn::MACULA_DIST, tuning)?,
-        session: SessionConfig::new(Name::from(name)),
-        supervisor: SupervisorConfig::default(),
-    };
-    let node = RelayClient::start(&endpoint, config, BACKLOG)?;
-    if node.identified().await {
-        Ok(Node(node))
-    } else {
-        Err("the relay does not know the node".into())
-    }
+    let dialler = setup(alpn::MACULA_DIST, tuning).dialler(credentials, options(tuning))?;
+    Ok(Node(our_setup::node(dialler, relay, name, BACKLOG).await?))
 }
 
 /// A node at a relay.

@@ -68,7 +68,7 @@ fn ready(address: Option<SocketAddr>) {
 async fn relay(case: &Case, credentials: Credentials, to: Option<SocketAddr>, commands: &mut Commands) -> Result<()> {
     match (case.path, to) {
         (Path::Macula, _) => {
-            let relay = ours::relay(credentials, case.tuning)?;
+            let relay = ours::relay(&credentials, case.tuning)?;
             ready(Some(relay.endpoint().local_addr()));
             while relay.next_report().await.is_some() {}
         }
