@@ -440,8 +440,9 @@ impl Side {
     fn heard(&mut self, message: Message) {
         match message {
             Message::StreamOpen(open) => {
-                // Once a call is over its id may come again.
+                // Once a call is over its id may come again, and chunks are counted anew in both directions.
                 self.heard.remove(&open.stream);
+                self.seqs.remove(&open.stream);
                 if !self.streams.contains(&open.stream) {
                     self.streams.push(open.stream);
                 }
