@@ -19,7 +19,7 @@ const SHARES_IN_WINDOW: u64 = 32;
 /// So many have their turn at once, so that nobody waits for one that is slow to use it.
 const AT_ONCE: usize = 4;
 /// Who does nothing with its turn for so long has had it.
-const PATIENCE: Duration = Duration::from_millis(10);
+const PATIENCE: Duration = Duration::from_millis(2);
 
 type Streams = BTreeMap<StreamId, StreamState>;
 
