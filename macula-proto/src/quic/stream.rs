@@ -221,9 +221,13 @@ impl Stream<'_> {
 
     /// Copies bytes into the send buffer and says how many were taken, at least one.
     ///
+    /// Streams that wait for room in the send window of their connection
+    /// ([`TransportConfig::send_window`](super::TransportConfig::send_window)) have it in turn: each takes 64 KiB, or a 32nd of
+    /// a smaller window, then it is the next one's, whatever their priorities.
+    ///
     /// # Errors
-    /// [`WriteError::Blocked`] when flow control or the send window allow none; [`Event::Writable`] follows. The others are
-    /// final.
+    /// [`WriteError::Blocked`] when flow control or the send window allow none, or it is the turn of others;
+    /// [`Event::Writable`] follows. The others are final.
     pub fn write(&mut self, data: &[u8]) -> Result<usize, WriteError> {
         if data.is_empty() {
             return Ok(0);
@@ -616,7 +620,7 @@ pub enum ReadError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// Flow control or the send window allow no byte now; [`Event::Writable`] follows.
+    /// Flow control or the send window allow no byte now, or it is another stream's turn; [`Event::Writable`] follows.
     #[error("the stream is blocked")]
     Blocked,
     /// The peer wants no more.
