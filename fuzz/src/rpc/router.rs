@@ -20,6 +20,8 @@ use crate::script::{at, ms, operations, pick, start};
 
 const NODES: usize = 5;
 const OUTBOX: usize = 2000;
+/// Calls without time that a node can have said while it was not read.
+const MOST_AT_ONCE: usize = 50;
 
 #[derive(Debug, Arbitrary)]
 enum Op {
@@ -348,14 +350,18 @@ impl Net {
     }
 
     fn wait(&mut self, until: Now) {
+        let mut at_once = 0;
         for _ in 0..100 {
             let Some(due) = self.router.poll_timeout().filter(|due| *due <= until.mono) else {
                 break;
             };
             self.now = at(self.now, Some(due));
             self.event(Event::Timeout);
+            // A call that was read only now, and leaves its answer no time, is due at once; each of them is only once.
+            let next = self.router.poll_timeout();
+            at_once = if next == Some(due) { at_once + 1 } else { 0 };
             assert!(
-                self.router.poll_timeout().is_none_or(|next| next > due),
+                at_once <= MOST_AT_ONCE && next.is_none_or(|next| next >= due),
                 "a deadline that is over"
             );
         }
