@@ -35,7 +35,7 @@ fn run(seed: u64) -> Outcome {
 
 #[test]
 fn seeds_that_found_faults_pass() {
-    for seed in [22, 28, 157] {
+    for seed in [22, 28, 157, 1389, 1502, 2376] {
         run(seed);
     }
 }

@@ -8,6 +8,7 @@ use macula_tokio::{
     proto::tunnel::{
         Name,
         client::{session::SessionConfig, supervisor::SupervisorConfig},
+        relay::RelayConfig,
     },
     tls::{ClientTls, Credentials, SelfSigned, ServerTls, Trust},
 };
@@ -111,6 +112,14 @@ impl Setup {
         config.transport = self.transport.clone();
         Ok((endpoint, config))
     }
+}
+
+/// Of a relay where a node may have so many tunnels, opened as fast as it can.
+pub fn roomy_relay(tunnels: usize) -> RelayConfig {
+    let mut config = RelayConfig::default();
+    config.limits.control_rate = 0;
+    config.limits.tunnels_per_connection = tunnels;
+    config
 }
 
 /// A node at the relay there, once that knows it; `backlog` of incoming tunnels may wait to be taken.

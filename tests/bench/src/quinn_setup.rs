@@ -89,6 +89,16 @@ impl Setup {
     /// # Errors
     /// Those of rustls and of the socket.
     pub fn listen(&self, credentials: &Credentials) -> Result<quinn::Endpoint> {
+        let mut config = quinn::ServerConfig::with_crypto(self.server_tls(credentials)?);
+        config.transport_config(self.transport()?);
+        bind(Some(config))
+    }
+
+    /// The TLS of a listening endpoint.
+    ///
+    /// # Errors
+    /// Those of rustls.
+    pub fn server_tls(&self, credentials: &Credentials) -> Result<Arc<QuicServerConfig>> {
         let key = PrivateKeyDer::from_pem_slice(credentials.key_to_pem().as_bytes())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
@@ -100,9 +110,7 @@ impl Setup {
             tls.session_storage = Arc::new(NoServerSessionStorage {});
             tls.send_tls13_tickets = 0;
         }
-        let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-        config.transport_config(self.transport()?);
-        bind(Some(config))
+        Ok(Arc::new(QuicServerConfig::try_from(tls)?))
     }
 
     /// An endpoint that dials, and with what.

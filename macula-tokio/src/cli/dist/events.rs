@@ -148,8 +148,7 @@ impl fmt::Write for Short {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::events;
-    use crate::dist::Term;
+    use crate::{cli::events, dist::Term};
 
     #[test]
     fn lines_are_as_promised() {

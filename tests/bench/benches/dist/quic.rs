@@ -11,15 +11,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use macula_bench::{Result, our_setup};
+use macula_bench::{
+    Result,
+    our_setup::{self, Setup},
+};
 use macula_driver::dist::{DistConfig, DistConnection, HandshakeConfig};
 use macula_tokio::{
-    DatagramSize, Endpoint, ListenConfig, Options, TransportConfig, alpn,
+    DatagramSize, Endpoint, Options, TransportConfig, alpn,
     proto::{
         dist::pool::Ordering,
         wire::{dist::DEFAULT_MAX_MESSAGE, etf::Atom},
     },
-    tls::{ClientTls, ServerTls, Trust},
+    tls::{ClientTls, Trust},
 };
 use tokio::runtime::Runtime;
 
@@ -73,11 +76,8 @@ impl Quic {
         let trust = Trust::Roots(credentials.chain().to_vec());
         let (near, far) = (end("near")?, end("far")?);
 
-        let listener = far.block_on(async { Endpoint::bind(any, Options::default()) })?;
-        let tls = ServerTls::new(credentials).alpn([alpn::ERLANG_DIST]);
-        let mut listen = ListenConfig::new(tls.build(listener.clock())?);
-        listen.transport = transport();
-        listener.listen(listen)?;
+        let setup = Setup::new(alpn::ERLANG_DIST).transport(transport());
+        let listener = far.block_on(async { setup.listen(&credentials, Options::default()) })?;
         listener.serve_dist(config("b@localhost", trust.clone(), ordering)?, 1);
         let accepted = listener.clone();
         let accepted = far.spawn(async move { accepted.accept_dist().await });

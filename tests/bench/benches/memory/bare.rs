@@ -8,13 +8,12 @@ use std::{
 };
 
 use bytes::BytesMut;
-use macula_bench::Result;
+use macula_bench::{Result, quinn_setup::Setup};
 use macula_tokio::tls::Credentials;
 use quinn_proto::{
     ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
-    TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
+    TransportConfig, VarInt,
 };
-use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use tokio::{net::UdpSocket, time::sleep_until};
 
 use crate::{
@@ -55,13 +54,6 @@ impl Party for BareServer {
 
 /// With what ours says about the transport, as far as quinn-proto knows it.
 fn server_config(credentials: &Credentials) -> Result<ServerConfig> {
-    let key = PrivateKeyDer::from_pem_slice(credentials.key_to_pem().as_bytes())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(credentials.chain().to_vec(), key)?;
-    tls.alpn_protocols = vec![PROTOCOL.to_vec()];
     let ours = ours::accepting();
     // What ours grants at first on connections that it accepts.
     let first = |most: u64| VarInt::from_u64(most.min(ours.initial_streams));
@@ -78,7 +70,7 @@ fn server_config(credentials: &Credentials) -> Result<ServerConfig> {
         .send_window(ours.send_window)
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(discovery));
-    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    let mut config = ServerConfig::with_crypto(Setup::new(PROTOCOL).server_tls(credentials)?);
     config.transport_config(Arc::new(transport));
     Ok(config)
 }

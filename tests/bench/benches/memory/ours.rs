@@ -9,7 +9,6 @@ use macula_bench::{
 use macula_tokio::{
     Connection, DialConfig, Endpoint, ListenConfig, Options, RelayClient, RelayServer, Stream, TransportConfig, Tunnel,
     alpn,
-    proto::tunnel::relay::RelayConfig,
     rpc::{Call, Mode, RpcClient, RpcConfig, RpcServer, ServerCall, Value},
     tls::Credentials,
 };
@@ -175,9 +174,7 @@ pub(crate) struct Relay(RelayServer);
 impl Relay {
     pub(crate) fn serve(credentials: Credentials) -> Result<Self> {
         let (endpoint, listen) = listen(&credentials, alpn::MACULA_DIST, roomy())?;
-        let mut config = RelayConfig::default();
-        config.limits.control_rate = 0;
-        config.limits.tunnels_per_connection = MOST as usize;
+        let config = our_setup::roomy_relay(MOST as usize);
         Ok(Self(RelayServer::serve(&endpoint, config, listen)?))
     }
 }

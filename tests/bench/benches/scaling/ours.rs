@@ -6,10 +6,7 @@ use macula_bench::{
     Result,
     our_setup::{self, Dialler, Setup},
 };
-use macula_tokio::{
-    Connection, DialConfig, Endpoint, Options, RelayClient, RelayServer, alpn, proto::tunnel::relay::RelayConfig,
-    tls::Credentials,
-};
+use macula_tokio::{Connection, DialConfig, Endpoint, Options, RelayClient, RelayServer, alpn, tls::Credentials};
 
 use crate::scene::{Boxed, Duplex, Opener, Party, answer};
 
@@ -126,9 +123,7 @@ pub(crate) fn tunnels(credentials: Credentials) -> Boxed<'static, (Box<dyn Opene
             let mut options = Options::default();
             options.receive_batch = 4;
             let (endpoint, listen) = setup(alpn::MACULA_DIST).listener(&own, options)?;
-            let mut config = RelayConfig::default();
-            config.limits.control_rate = 0;
-            config.limits.tunnels_per_connection = MOST as usize;
+            let config = our_setup::roomy_relay(MOST as usize);
             let relay = RelayServer::serve(&endpoint, config, listen)?;
             let at = endpoint.local_addr();
             // It serves until its runtime ends.
