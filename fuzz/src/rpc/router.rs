@@ -20,6 +20,8 @@ use crate::script::{at, ms, operations, pick, start};
 
 const NODES: usize = 5;
 const OUTBOX: usize = 2000;
+/// Bytes that a node may have written and the router has not read, and one message more.
+const UNREAD: usize = 16_384;
 /// Calls without time that a node can have said while it was not read.
 const MOST_AT_ONCE: usize = 50;
 
@@ -228,6 +230,10 @@ impl Net {
             return;
         };
         let Some(node) = self.node(node) else { return };
+        if self.sides[&node].unread.len() >= UNREAD {
+            // Its connection takes no more. Chunks are counted when they are written.
+            return;
+        }
         let message = match op {
             Op::Register { procedure: number, .. } => Message::RegisterProcedure {
                 procedure: procedure(number),
@@ -336,7 +342,7 @@ impl Net {
 
     fn raw(&mut self, node: ConnKey, bytes: &[u8]) {
         if let Some(side) = self.sides.get_mut(&node)
-            && side.unread.len() < 16_384
+            && side.unread.len() < UNREAD
         {
             side.unread.extend_from_slice(bytes);
         }

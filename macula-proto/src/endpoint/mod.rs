@@ -17,7 +17,6 @@
 //! | all others | nobody | [`Event::Quic`] |
 
 mod address;
-mod bucket;
 mod client;
 mod dist;
 mod lane;
@@ -25,7 +24,7 @@ mod peer;
 mod relay;
 mod router;
 mod rpc;
-mod splice;
+mod shards;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -43,6 +42,7 @@ pub use dist::{
 };
 pub use peer::{PeerEvent, PeerId, PeerInfo, PeerItem, PeerListenConfig, PeerServiceStats};
 pub use rpc::{IncomingCall, RpcEvent, RpcId, RpcInfo, UnknownLink};
+pub use shards::ShardMessage;
 
 use crate::{
     Code, Limits, Now, Rng,
@@ -284,10 +284,11 @@ impl Endpoint {
     // ----- as a relay ----------------------------------------------------------------------------------------------
 
     /// Runs a relay on connections accepted from now on with ALPN `macula-dist`. [`quic::Endpoint::listen`] comes beside
-    /// it.
+    /// it. Of several endpoints on a port each carries a part of the relay, and the one with index 0 decides: access rules, status
+    /// and reports are there.
     pub fn serve_relay(&mut self, config: RelayConfig) {
         let rng = self.rng.fork();
-        self.relay = Some(RelayRole::new(config, rng));
+        self.relay = Some(RelayRole::new(config, rng, self.quic.shard()));
     }
 
     /// Whether a relay runs here.
@@ -308,15 +309,15 @@ impl Endpoint {
 
     /// A snapshot of the relay, if one runs here.
     pub fn relay_status(&self) -> Option<RelayStatus> {
-        self.relay.as_ref().map(RelayRole::status)
+        self.relay.as_ref()?.status()
     }
 
     /// Counters of the relay, if one runs here.
     pub fn relay_stats(&self) -> Option<RelayStats> {
-        self.relay.as_ref().map(RelayRole::stats)
+        self.relay.as_ref()?.stats()
     }
 
-    /// What an open tunnel of the relay has carried so far.
+    /// What an open tunnel of the relay has carried so far: of several endpoints on a port, what each of them has read of it.
     pub fn relay_tunnel_bytes(&self, tunnel: TunnelKey) -> Option<TunnelBytes> {
         self.relay.as_ref()?.tunnel_bytes(tunnel)
     }

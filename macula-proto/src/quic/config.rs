@@ -4,8 +4,8 @@ use std::{fmt, net::IpAddr, time::Duration};
 
 use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, VarInt};
 
-use super::ResetKey;
 use super::tls::{ClientCrypto, ServerCrypto};
+use super::{ResetKey, Shard};
 
 /// Settings of one endpoint, that is of one UDP socket.
 #[derive(Debug, Clone)]
@@ -22,6 +22,9 @@ pub struct EndpointConfig {
     /// The secret of stateless resets. With the same one after a restart, peers learn that their connections are gone as
     /// soon as they send something; without, only when their idle time-out has passed. Default `None`: a random one.
     pub reset_key: Option<ResetKey>,
+    /// Which of the endpoints it is that share its port. They need the same [`reset_key`](Self::reset_key). Default: the only
+    /// one.
+    pub shard: Shard,
 }
 
 impl Default for EndpointConfig {
@@ -31,6 +34,7 @@ impl Default for EndpointConfig {
             unfragmented: true,
             stateless_reset_interval: Duration::from_millis(20),
             reset_key: None,
+            shard: Shard::ONLY,
         }
     }
 }

@@ -14,7 +14,7 @@ use quinn_proto::DatagramEvent;
 
 use super::{
     ConnectError, Connection, ConnectionHandle, DialConfig, EndpointConfig, EndpointStats, Event, Owner, ResetKey,
-    Stream, StreamId, UnknownConnection, UnknownStream,
+    Shard, Stray, Stream, StreamId, UnknownConnection, UnknownStream,
     accept::Listener,
     config::ConfigError,
     conn::{Conn, Queues},
@@ -86,6 +86,10 @@ pub struct Endpoint {
     last_now: Option<Instant>,
     pub(super) listener: Option<Listener>,
     pub(super) stats: EndpointStats,
+    pub(super) shard: Shard,
+    /// What connection ids are checked with, where several endpoints share a port.
+    pub(super) cid_key: Option<ResetKey>,
+    pub(super) strays: VecDeque<Stray>,
     #[cfg(feature = "sim")]
     simulated: Option<Simulated>,
 }
@@ -106,8 +110,9 @@ impl Endpoint {
     /// [`ConfigError`] names the setting that is out of range.
     pub fn new(config: &EndpointConfig, limits: Limits) -> Result<Self, ConfigError> {
         let quinn = match &config.reset_key {
-            Some(key) => key.endpoint_config(),
-            None => ResetKey::random().endpoint_config(),
+            Some(key) => key.endpoint_config(config.shard),
+            None if config.shard.is_one_of_many() => return Err(ConfigError("reset_key")),
+            None => ResetKey::random().endpoint_config(config.shard),
         };
         Self::build(config, limits, quinn, None)
     }
@@ -123,6 +128,9 @@ impl Endpoint {
     /// As [`new`](Self::new).
     #[cfg(feature = "sim")]
     pub fn simulated(config: &EndpointConfig, limits: Limits, seed: u64) -> Result<Self, ConfigError> {
+        if config.shard.is_one_of_many() {
+            return Err(ConfigError("shard"));
+        }
         let mut rng = crate::Rng::from_seed(seed);
         let quinn = super::simulated::endpoint_config(config.reset_key.as_ref(), &mut rng);
         let mut endpoint = Self::build(config, limits, quinn, Some(rng.bytes()))?;
@@ -176,6 +184,9 @@ impl Endpoint {
             last_now: None,
             listener: None,
             stats: EndpointStats::default(),
+            shard: config.shard,
+            cid_key: config.reset_key.as_ref().map(ResetKey::of_ids),
+            strays: VecDeque::new(),
             #[cfg(feature = "sim")]
             simulated: None,
         })
@@ -192,6 +203,9 @@ impl Endpoint {
     ///
     /// Bytes of streams stay slices of `data` until they are read, so a small datagram should not pin a large buffer.
     pub fn handle_datagram(&mut self, now: Now, meta: DatagramMeta, data: BytesMut) {
+        if let Some(owner) = self.goes_to(&data) {
+            return self.keep_stray(owner, meta, data);
+        }
         self.set_now(now);
         #[cfg(feature = "sim")]
         let _lent = self.lend();

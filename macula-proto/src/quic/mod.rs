@@ -28,6 +28,7 @@ mod handle;
 #[cfg(feature = "qlog")]
 mod qlog;
 mod reset;
+mod shard;
 #[cfg(feature = "sim")]
 mod simulated;
 mod slots;
@@ -51,6 +52,7 @@ pub use handle::{ConnectionHandle, Dir, IncomingHandle, Owner, Side, StreamId};
 #[cfg(feature = "qlog")]
 pub use qlog::Qlog;
 pub use reset::ResetKey;
+pub use shard::{Shard, Stray};
 pub use stats::{ConnectionStats, EndpointStats, StreamStats};
 pub use stream::{ClosedStream, EnqueueError, ReadError, Stream, WriteError, Written};
 pub use stream_state::Active;

@@ -8,7 +8,7 @@ use quinn_proto::{
 };
 use sha2::{Digest, Sha256};
 
-use super::cids::Cids;
+use super::{Shard, cids::Cids};
 
 /// Bytes of a block of SHA-256, which HMAC pads its key to (RFC 2104).
 const BLOCK: usize = 64;
@@ -45,11 +45,16 @@ impl ResetKey {
 
     /// Settings of an endpoint that recognises its own connection ids, and resets the connections of unknown ones, in every
     /// process that has this key.
-    pub(super) fn endpoint_config(&self) -> quinn_proto::EndpointConfig {
+    pub(super) fn endpoint_config(&self, shard: Shard) -> quinn_proto::EndpointConfig {
         let mut config = quinn_proto::EndpointConfig::new(self.to_quinn());
-        let ids = Self::new(self.mac(b"connection ids"));
-        config.cid_generator(move || Box::new(Cids::new(ids.clone())));
+        let ids = self.of_ids();
+        config.cid_generator(move || Box::new(Cids::new(ids.clone(), shard)));
         config
+    }
+
+    /// The key of the authentication code in connection ids.
+    pub(super) fn of_ids(&self) -> Self {
+        Self::new(self.mac(b"connection ids"))
     }
 
     pub(super) fn to_quinn(&self) -> Arc<dyn HmacKey> {

@@ -37,6 +37,10 @@ pub struct EndpointStats {
     /// Replies outside of connections (version negotiation, stateless reset, refusal) dropped because the driver was not
     /// sending.
     pub replies_dropped: u64,
+    /// UDP datagrams of another [shard](super::Shard), to be passed on. They are not among those handed in.
+    pub strays: u64,
+    /// Such datagrams that were dropped because the driver was not passing them on.
+    pub strays_dropped: u64,
     /// Connections that exist now, those that are closing included.
     pub open: u64,
     /// Connections that are in their handshake now.

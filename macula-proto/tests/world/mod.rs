@@ -14,11 +14,11 @@ use std::{
 
 use bytes::BytesMut;
 use macula_proto::{
-    Endpoint, Event, Limits, Now, WallClock,
-    endpoint::{ClientEvent, ClientId, RelayClientConfig},
+    Endpoint, Event, Limits, Now, Rng, WallClock,
+    endpoint::{ClientEvent, ClientId, RelayClientConfig, ShardMessage},
     quic::{
-        self, ConnectionHandle, DatagramMeta, DatagramSize, DialConfig, EndpointConfig, ListenConfig, StreamId,
-        TransportConfig, alpn,
+        self, ConnectionHandle, DatagramMeta, DatagramSize, DialConfig, EndpointConfig, ListenConfig, ResetKey, Shard,
+        StreamId, TransportConfig, alpn,
         tls::{ClientTls, Credentials, SelfSigned, ServerTls, Trust},
     },
     tunnel::{
@@ -65,6 +65,11 @@ pub struct World {
     /// Until when each host is busy with sending.
     busy: BTreeMap<SocketAddr, Instant>,
     nodes: Vec<(String, usize, ClientId)>,
+    /// What shards have for each other, by when it arrives: from, to, what.
+    mail: BTreeMap<(Instant, u64), (usize, usize, ShardMessage)>,
+    /// How long that takes at most, and when the last message between two arrives.
+    pub mail_delay: Option<(Duration, Rng)>,
+    mailed: BTreeMap<(usize, usize), Instant>,
 }
 
 impl World {
@@ -84,13 +89,20 @@ impl World {
             queue: Duration::from_millis(100),
             busy: BTreeMap::new(),
             nodes: Vec::new(),
+            mail: BTreeMap::new(),
+            mail_delay: None,
+            mailed: BTreeMap::new(),
         }
     }
 
     pub fn add(&mut self, limits: Limits) -> usize {
+        self.add_endpoint(&EndpointConfig::default(), limits)
+    }
+
+    fn add_endpoint(&mut self, config: &EndpointConfig, limits: Limits) -> usize {
         let index = self.hosts.len();
         let seed = u8::try_from(index).unwrap();
-        let endpoint = Endpoint::new(&EndpointConfig::default(), limits, [seed; 32]).unwrap();
+        let endpoint = Endpoint::new(config, limits, [seed; 32]).unwrap();
         let address = SocketAddr::from(([10, 0, 0, seed + 1], 4434));
         self.hosts.push(Host {
             endpoint,
@@ -103,6 +115,30 @@ impl World {
 
     pub fn add_relay(&mut self, config: RelayConfig) -> usize {
         let host = self.add(config.limits.clone());
+        self.serve_relay(host, config);
+        host
+    }
+
+    /// A relay of several endpoints on one port, the first of which decides. Nodes are spread by their addresses: those of the
+    /// hosts with index `n` reach the one with index `n % count`.
+    pub fn add_sharded_relay(&mut self, config: &RelayConfig, count: u8) -> Vec<usize> {
+        let mut of_endpoint = EndpointConfig::default();
+        of_endpoint.reset_key = Some(ResetKey::new([9; 32]));
+        let shards: Vec<_> = (0..count)
+            .map(|index| {
+                of_endpoint.shard = Shard::new(index, count).unwrap();
+                let host = self.add_endpoint(&of_endpoint, config.limits.clone());
+                self.serve_relay(host, config.clone());
+                host
+            })
+            .collect();
+        for shard in &shards {
+            self.hosts[*shard].address = self.hosts[shards[0]].address;
+        }
+        shards
+    }
+
+    fn serve_relay(&mut self, host: usize, config: RelayConfig) {
         let endpoint = &mut self.hosts[host].endpoint;
         let credentials = Credentials::self_signed(&[7; 32], &SelfSigned::default()).unwrap();
         let tls = ServerTls::new(credentials).alpn([alpn::MACULA_DIST]);
@@ -110,7 +146,6 @@ impl World {
         listen.transport = transport();
         endpoint.quic().listen(listen).unwrap();
         endpoint.serve_relay(config);
-        host
     }
 
     /// A relay, and the nodes alice and bob that are identified there.
@@ -171,15 +206,58 @@ impl World {
 
     /// Runs until nothing is left to do at this moment, collecting events.
     pub fn settle(&mut self) {
-        for index in 0..self.hosts.len() {
-            if !self.hosts[index].alive {
-                continue;
+        loop {
+            for index in 0..self.hosts.len() {
+                if !self.hosts[index].alive {
+                    continue;
+                }
+                while let Some(event) = self.hosts[index].endpoint.poll_event(self.now) {
+                    self.hosts[index].events.push(event);
+                }
+                self.transmit(index);
+                self.post(index);
             }
-            while let Some(event) = self.hosts[index].endpoint.poll_event(self.now) {
-                self.hosts[index].events.push(event);
+            if !self.deliver_mail() {
+                return;
             }
-            self.transmit(index);
         }
+    }
+
+    /// Takes what a shard has for others, in order between each two.
+    fn post(&mut self, index: usize) {
+        while let Some((to, message)) = self.hosts[index].endpoint.poll_shard() {
+            let to = index - usize::from(self.hosts[index].endpoint.shard().index()) + usize::from(to);
+            let late = self.mail_delay.as_mut().map_or(Duration::ZERO, |(most, rng)| {
+                Duration::from_nanos(rng.below(most.as_nanos() as u64 + 1))
+            });
+            let last = self.mailed.get(&(index, to)).copied().unwrap_or(self.now.mono);
+            let at = last.max(self.now.mono + late);
+            self.mailed.insert((index, to), at);
+            self.sent += 1;
+            self.mail.insert((at, self.sent), (index, to, message));
+        }
+    }
+
+    fn deliver_mail(&mut self) -> bool {
+        let mut any = false;
+        while let Some(entry) = self.mail.first_entry()
+            && entry.key().0 <= self.now.mono
+        {
+            any = true;
+            let (from, to, message) = entry.remove();
+            let from = self.hosts[from].endpoint.shard().index();
+            self.hosts[to].endpoint.handle_shard(self.now, from, message);
+        }
+        any
+    }
+
+    /// The host that the network takes a datagram to.
+    fn receiver(&mut self, from: SocketAddr, to: SocketAddr) -> Option<&mut Host> {
+        let first = self.hosts.iter().position(|host| host.address == to && host.alive)?;
+        let count = usize::from(self.hosts[first].endpoint.shard().count());
+        let SocketAddr::V4(from) = from else { return None };
+        let chosen = usize::from(from.ip().octets()[3] - 1) % count;
+        self.hosts.get_mut(first + chosen)
     }
 
     fn transmit(&mut self, index: usize) {
@@ -225,7 +303,8 @@ impl World {
             .iter()
             .filter(|host| host.alive)
             .filter_map(|host| host.endpoint.poll_timeout());
-        let Some(next) = deliveries.into_iter().chain(timers).min() else {
+        let mail = self.mail.keys().next().map(|(at, _)| *at);
+        let Some(next) = deliveries.into_iter().chain(mail).chain(timers).min() else {
             return false;
         };
         if next > until {
@@ -236,9 +315,10 @@ impl World {
             && at <= self.now.mono
         {
             let (from, to, data) = self.in_flight.remove(&(at, number)).unwrap();
-            if let Some(host) = self.hosts.iter_mut().find(|host| host.address == to && host.alive) {
+            let now = self.now;
+            if let Some(host) = self.receiver(from, to) {
                 let meta = DatagramMeta::from(from);
-                host.endpoint.handle_datagram(self.now, meta, BytesMut::from(&data[..]));
+                host.endpoint.handle_datagram(now, meta, BytesMut::from(&data[..]));
             }
         }
         for host in self.hosts.iter_mut().filter(|host| host.alive) {

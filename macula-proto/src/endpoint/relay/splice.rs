@@ -1,4 +1,4 @@
-//! The relay's copy between the two streams of a tunnel, inside one endpoint.
+//! The relay's copy between the two streams of a tunnel, or between one of them and the shard that has the other.
 //!
 //! Each direction reads only while it has nothing left to write, so what a tunnel holds here is bounded: one block each way
 //! besides the windows of its two streams. A receiver that stalls stops its own tunnel and nothing else. Directions that can
@@ -15,6 +15,10 @@
 //! the defaults that is 2.6 MB for a tunnel that is stalled both ways and 10 MB for a connection; a tunnel whose receivers
 //! read holds next to nothing. A sender that spreads its bytes over many tiny frames makes QUIC's reassembly keep up to two
 //! and a half times its window before it compacts it.
+//!
+//! A tunnel whose ends are on different shards has a part on each: blocks that were read on one are handed to the other, which
+//! says when it has taken them. There the first term is `2 * ((2 + CREDIT) * Limits::splice_block + ...)`, with four blocks of
+//! credit.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -23,25 +27,20 @@ use std::{
 
 use bytes::Bytes;
 
-use super::bucket::Bucket;
+use super::{
+    bucket::Bucket,
+    crossing::{Crossing, Part, RelayMessage},
+    direction::{Direction, End, Place, Post, with},
+};
 use crate::{
     Code, Now,
-    quic::{self, ConnectionHandle, ReadError, StreamId, WriteError},
-    tunnel::relay::{Rates, SpliceEnd, TunnelBytes, TunnelKey},
+    quic::{self, ConnectionHandle},
+    tunnel::relay::{Rates, TunnelBytes, TunnelKey},
     wire::control::TunnelId,
 };
 
 /// Blocks that one direction moves before others have their turn.
 const BLOCKS_PER_TURN: usize = 4;
-/// A single piece this large is written on as it is instead of being copied into a block.
-const LARGE_PIECE: usize = 16 << 10;
-
-/// One end of a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct End {
-    pub(super) conn: ConnectionHandle,
-    pub(super) stream: StreamId,
-}
 
 /// One direction of a tunnel: towards its target, or back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,29 +50,13 @@ struct Way {
 }
 
 #[derive(Debug)]
-struct Direction {
-    from: End,
-    to: End,
-    /// Read and not written yet.
-    pending: Bytes,
-    finishing: bool,
-    finished: bool,
-    /// Its end was delivered, or it was reset or stopped. Only then may its connection be closed without losing bytes.
-    over: bool,
-    bytes: u64,
-    /// Its place in the queue of those that can move.
-    turn: Option<u64>,
-    throttled: Option<Instant>,
-}
-
-#[derive(Debug)]
 struct Splice {
     to_target: Direction,
     to_requester: Direction,
     reset: Option<Code>,
 }
 
-/// All tunnels of a relay.
+/// All tunnels of a relay, or the parts of them on one of its shards.
 #[derive(Debug, Default)]
 pub(super) struct Splices {
     tunnels: BTreeMap<TunnelKey, Splice>,
@@ -85,6 +68,13 @@ pub(super) struct Splices {
     buckets: HashMap<ConnectionHandle, Bucket>,
     block: usize,
     pieces: Vec<Bytes>,
+    /// For other shards.
+    outbox: Vec<(u8, RelayMessage)>,
+    posts: Vec<Post>,
+    /// The tunnel that was started last. Keys of tunnels only grow.
+    latest: Option<TunnelKey>,
+    /// What another shard said about tunnels that this one has not been told to start yet.
+    early: BTreeMap<TunnelKey, Vec<(bool, Crossing)>>,
 }
 
 /// What became of a direction's turn.
@@ -105,64 +95,52 @@ impl Splices {
         }
     }
 
-    /// Starts a tunnel: the id goes first on both streams.
+    /// Starts a tunnel, or the part of it on this shard: the id goes first on both streams.
     pub(super) fn start(
         &mut self,
         quic: &mut quic::Endpoint,
         now: Now,
         tunnel: TunnelKey,
         id: &TunnelId,
-        ends: (End, End),
+        (requester, target): (Place, Place),
         rates: Rates,
     ) {
-        let (requester, target) = ends;
-        for (end, rate) in [(requester, rates.requester), (target, rates.target)] {
-            self.by_end.insert(end, tunnel);
-            self.limit(end.conn, rate, now);
-            with(quic, end, |stream| stream.hold());
+        for (place, rate) in [(requester, rates.requester), (target, rates.target)] {
+            if let Place::Here(end) = place {
+                self.by_end.insert(end, tunnel);
+                self.limit(end.conn, rate, now);
+                with(quic, end, |stream| stream.hold());
+            }
         }
         let prefix = Bytes::copy_from_slice(id.as_bytes());
-        let direction = |from, to| Direction {
-            from,
-            to,
-            pending: prefix.clone(),
-            finishing: false,
-            finished: false,
-            over: false,
-            bytes: 0,
-            turn: None,
-            throttled: None,
-        };
         let splice = Splice {
-            to_target: direction(requester, target),
-            to_requester: direction(target, requester),
+            to_target: Direction::new(requester, target, &prefix),
+            to_requester: Direction::new(target, requester, &prefix),
             reset: None,
         };
         self.tunnels.insert(tunnel, splice);
         for to_target in [true, false] {
             self.wake(Way { tunnel, to_target });
         }
+        self.latest = self.latest.max(Some(tunnel));
+        self.catch_up(quic, tunnel);
     }
 
     /// Ends a tunnel at once with `code`, and says what it carried.
-    pub(super) fn end(&mut self, quic: &mut quic::Endpoint, tunnel: TunnelKey, code: Code) -> Option<TunnelBytes> {
-        let bytes = self.bytes(tunnel)?;
+    pub(super) fn end(&mut self, quic: &mut quic::Endpoint, tunnel: TunnelKey, code: Code) -> Option<Part> {
+        let part = self.part(tunnel)?;
         for end in self.forget(tunnel) {
             with(quic, end, |stream| {
                 stream.abort(code);
                 stream.release();
             });
         }
-        Some(bytes)
+        Some(part)
     }
 
-    /// What a tunnel has carried so far.
+    /// What was read of a tunnel so far, on this shard.
     pub(super) fn bytes(&self, tunnel: TunnelKey) -> Option<TunnelBytes> {
-        let splice = self.tunnels.get(&tunnel)?;
-        Some(TunnelBytes {
-            to_target: splice.to_target.bytes,
-            to_requester: splice.to_requester.bytes,
-        })
+        self.part(tunnel).map(|part| part.bytes)
     }
 
     /// Takes an event of a stream; false if the stream belongs to no tunnel.
@@ -173,43 +151,54 @@ impl Splices {
         let Some(splice) = self.tunnels.get_mut(&tunnel) else {
             return false;
         };
-        let reads_requester = splice.to_target.from == end;
-        let reading = Way {
+        let reads_requester = splice.to_target.source() == Some(end);
+        let of_sender = matches!(event, quic::Event::Readable { .. } | quic::Event::Reset { .. });
+        let way = Way {
             tunnel,
-            to_target: reads_requester,
-        };
-        let writing = Way {
-            tunnel,
-            to_target: !reads_requester,
+            to_target: of_sender == reads_requester,
         };
         match *event {
-            quic::Event::Readable { .. } => self.wake(reading),
-            quic::Event::Writable { .. } => self.wake(writing),
+            quic::Event::Readable { .. } | quic::Event::Writable { .. } => {}
             quic::Event::Reset { code, .. } => {
                 splice.reset.get_or_insert(code);
-                let direction = splice.direction(reading.to_target);
-                direction.abandon();
-                with(quic, direction.to, |stream| {
-                    let _ = stream.reset(code);
-                });
-                self.wake(reading);
+                splice.direction(way.to_target).reset(quic, code, &mut self.posts);
             }
             quic::Event::Stopped { code, .. } => {
                 splice.reset.get_or_insert(code);
-                let direction = splice.direction(writing.to_target);
-                direction.abandon();
-                with(quic, direction.from, |stream| {
-                    let _ = stream.stop(code);
-                });
-                self.wake(writing);
+                splice.direction(way.to_target).stop(quic, code, &mut self.posts);
             }
-            quic::Event::Delivered { .. } => {
-                splice.direction(writing.to_target).over = true;
-                self.wake(writing);
-            }
-            _ => {}
+            quic::Event::Delivered { .. } => splice.direction(way.to_target).delivered(&mut self.posts),
+            _ => return true,
         }
+        self.post(way);
+        self.wake(way);
         true
+    }
+
+    /// Takes what another shard says about a tunnel.
+    pub(super) fn on_crossing(
+        &mut self,
+        quic: &mut quic::Endpoint,
+        tunnel: TunnelKey,
+        to_target: bool,
+        crossing: Crossing,
+    ) {
+        let Some(splice) = self.tunnels.get_mut(&tunnel) else {
+            if self.latest < Some(tunnel) {
+                self.early.entry(tunnel).or_default().push((to_target, crossing));
+            }
+            return;
+        };
+        if let Crossing::Reset(code) | Crossing::Stop(code) = crossing {
+            splice.reset.get_or_insert(code);
+        }
+        splice.direction(to_target).cross(quic, crossing);
+        self.wake(Way { tunnel, to_target });
+    }
+
+    /// What is to be said to other shards.
+    pub(super) fn outbox(&mut self) -> impl Iterator<Item = (u8, RelayMessage)> + '_ {
+        self.outbox.drain(..)
     }
 
     /// Forgets the rate limit of a connection that is gone.
@@ -236,16 +225,14 @@ impl Splices {
     }
 
     /// Gives the next direction its turn; `None` when nothing can move. Answers a tunnel that is over with it.
-    pub(super) fn run(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        now: Now,
-    ) -> Option<Option<(TunnelKey, SpliceEnd, TunnelBytes)>> {
+    pub(super) fn run(&mut self, quic: &mut quic::Endpoint, now: Now) -> Option<Option<(TunnelKey, Part)>> {
         let (_, way) = self.ready.pop_first()?;
         if let Some(direction) = self.direction(way) {
             direction.turn = None;
         }
-        match self.turn(quic, now, way) {
+        let turn = self.turn(quic, now, way);
+        self.post(way);
+        match turn {
             Turn::Waits => {}
             Turn::Again => self.wake(way),
             Turn::Throttled(at) => {
@@ -264,72 +251,55 @@ impl Splices {
 
     fn turn(&mut self, quic: &mut quic::Endpoint, now: Now, way: Way) -> Turn {
         for _ in 0..BLOCKS_PER_TURN {
-            let Some(direction) = self.direction(way) else {
+            let Some(splice) = self.tunnels.get_mut(&way.tunnel) else {
                 return Turn::Waits;
             };
-            if direction.over || direction.finished || !direction.write(quic) {
+            let direction = splice.direction(way.to_target);
+            if direction.over || direction.finished || !direction.write(quic, &mut self.posts) {
                 return Turn::Waits;
             }
-            let (from, to) = (direction.from.conn, direction.to.conn);
-            let allowed = match self.allowance(from, to, now) {
-                Ok(bytes) => bytes,
+            let ends = [direction.source(), direction.sink()].map(|end| end.map(|end| end.conn));
+            let allowed = match self.allowance(ends, now) {
+                Ok(bytes) => bytes.min(self.block),
                 Err(at) => return Turn::Throttled(at),
             };
-            match self.read(quic, way, allowed) {
-                Ok(bytes) => self.spend(from, to, bytes),
-                Err(turn) => return turn,
-            }
+            let Some(splice) = self.tunnels.get_mut(&way.tunnel) else {
+                return Turn::Waits;
+            };
+            let direction = splice.direction(way.to_target);
+            let Some(bytes) = direction.read(quic, allowed, &mut self.pieces, &mut self.posts) else {
+                return Turn::Waits;
+            };
+            self.spend(ends, bytes);
         }
         Turn::Again
     }
 
-    /// Gathers the next block, `max` bytes at most, and says how large it is.
-    fn read(&mut self, quic: &mut quic::Endpoint, way: Way, max: usize) -> Result<usize, Turn> {
-        let mut pieces = std::mem::take(&mut self.pieces);
-        pieces.clear();
-        let max = max.min(self.block);
-        let Some(direction) = self.direction(way) else {
-            return Err(Turn::Waits);
+    fn part(&self, tunnel: TunnelKey) -> Option<Part> {
+        let splice = self.tunnels.get(&tunnel)?;
+        let bytes = TunnelBytes {
+            to_target: splice.to_target.bytes,
+            to_requester: splice.to_requester.bytes,
         };
-        let mut result = Err(ReadError::Closed);
-        with(quic, direction.from, |stream| {
-            result = stream.read_with(max, |piece| pieces.push(piece));
-        });
-        let outcome = match result {
-            Ok(0) => {
-                direction.finishing = true;
-                Ok(0)
-            }
-            Ok(bytes) => {
-                direction.bytes += bytes as u64;
-                direction.pending = gather(quic, &mut pieces, bytes);
-                Ok(bytes)
-            }
-            // A reset arrives as an event; the end of a connection ends its tunnels.
-            Err(_) => Err(Turn::Waits),
-        };
-        pieces.clear();
-        self.pieces = pieces;
-        outcome
+        Some(Part {
+            reset: splice.reset,
+            bytes,
+        })
     }
 
-    fn finish_if_over(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        tunnel: TunnelKey,
-    ) -> Option<(TunnelKey, SpliceEnd, TunnelBytes)> {
+    fn finish_if_over(&mut self, quic: &mut quic::Endpoint, tunnel: TunnelKey) -> Option<(TunnelKey, Part)> {
         let splice = self.tunnels.get(&tunnel)?;
         if !splice.to_target.over || !splice.to_requester.over {
             return None;
         }
-        let end = splice.reset.map_or(SpliceEnd::Finished, SpliceEnd::Reset);
-        let bytes = self.bytes(tunnel)?;
+        let part = self.part(tunnel)?;
         for end in self.forget(tunnel) {
             with(quic, end, |stream| stream.release());
         }
-        Some((tunnel, end, bytes))
+        Some((tunnel, part))
     }
 
+    /// Forgets a tunnel, and answers its ends on this shard.
     fn forget(&mut self, tunnel: TunnelKey) -> Vec<End> {
         let Some(splice) = self.tunnels.remove(&tunnel) else {
             return Vec::new();
@@ -343,11 +313,38 @@ impl Splices {
                 self.throttled.remove(&(at, way));
             }
         }
-        let ends = vec![splice.to_target.from, splice.to_target.to];
+        let ends = [splice.to_target.source(), splice.to_target.sink()];
+        let ends: Vec<_> = ends.into_iter().flatten().collect();
         for end in &ends {
             self.by_end.remove(end);
         }
         ends
+    }
+
+    /// Takes what was said about a tunnel before it was started. Those before it that were not started never will be.
+    fn catch_up(&mut self, quic: &mut quic::Endpoint, tunnel: TunnelKey) {
+        while let Some(entry) = self.early.first_entry()
+            && *entry.key() <= tunnel
+        {
+            let (about, said) = entry.remove_entry();
+            for (to_target, crossing) in said {
+                if about == tunnel {
+                    self.on_crossing(quic, tunnel, to_target, crossing);
+                }
+            }
+        }
+    }
+
+    fn post(&mut self, Way { tunnel, to_target }: Way) {
+        let messages = self.posts.drain(..).map(|(shard, crossing)| {
+            let message = RelayMessage::Crossing {
+                tunnel,
+                to_target,
+                crossing,
+            };
+            (shard, message)
+        });
+        self.outbox.extend(messages);
     }
 
     /// Puts a direction at the end of the queue of those that can move.
@@ -379,9 +376,9 @@ impl Splices {
         }
     }
 
-    fn allowance(&mut self, from: ConnectionHandle, to: ConnectionHandle, now: Now) -> Result<usize, Instant> {
+    fn allowance(&mut self, ends: [Option<ConnectionHandle>; 2], now: Now) -> Result<usize, Instant> {
         let mut allowed = u64::MAX;
-        for conn in [from, to] {
+        for conn in ends.into_iter().flatten() {
             if let Some(bucket) = self.buckets.get_mut(&conn) {
                 allowed = allowed.min(bucket.allowed(now.mono)?);
             }
@@ -389,8 +386,8 @@ impl Splices {
         Ok(usize::try_from(allowed).unwrap_or(usize::MAX))
     }
 
-    fn spend(&mut self, from: ConnectionHandle, to: ConnectionHandle, bytes: usize) {
-        for conn in [Some(from), (to != from).then_some(to)].into_iter().flatten() {
+    fn spend(&mut self, [from, to]: [Option<ConnectionHandle>; 2], bytes: usize) {
+        for conn in [from, to.filter(|_| to != from)].into_iter().flatten() {
             if let Some(bucket) = self.buckets.get_mut(&conn) {
                 bucket.take(bytes as u64);
             }
@@ -406,57 +403,4 @@ impl Splice {
             &mut self.to_requester
         }
     }
-}
-
-impl Direction {
-    /// Writes what is pending, and the end; true if more can be read.
-    fn write(&mut self, quic: &mut quic::Endpoint) -> bool {
-        let mut pending = std::mem::take(&mut self.pending);
-        let finishing = self.finishing;
-        let mut result = Err(WriteError::Closed);
-        let known = with(quic, self.to, |stream| {
-            result = loop {
-                if pending.is_empty() {
-                    break Ok(());
-                }
-                if let Err(error) = stream.write_chunks(std::slice::from_mut(&mut pending)) {
-                    break Err(error);
-                }
-            };
-            if finishing && result.is_ok() {
-                let _ = stream.finish();
-            }
-        });
-        self.pending = pending;
-        self.finished = finishing && result.is_ok();
-        if !known {
-            self.abandon();
-        }
-        result.is_ok() && !self.finished
-    }
-
-    fn abandon(&mut self) {
-        self.over = true;
-        self.pending = Bytes::new();
-    }
-}
-
-/// One block from what was read: small pieces are copied together, because the send buffer searches its pieces one by one.
-fn gather(quic: &mut quic::Endpoint, pieces: &mut [Bytes], bytes: usize) -> Bytes {
-    match pieces {
-        [piece] if piece.len() >= LARGE_PIECE => std::mem::take(piece),
-        pieces => quic.gather(pieces, bytes),
-    }
-}
-
-/// Runs `operation` on a stream, if it is still there.
-fn with(quic: &mut quic::Endpoint, end: End, operation: impl FnOnce(&mut quic::Stream<'_>)) -> bool {
-    let Ok(mut conn) = quic.connection(end.conn) else {
-        return false;
-    };
-    let Ok(mut stream) = conn.stream(end.stream) else {
-        return false;
-    };
-    operation(&mut stream);
-    true
 }
