@@ -9,9 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use macula_proto::endpoint::ShardMessage;
 use quinn_udp::UdpSockRef;
 
 use crate::{
+    shards::Roads,
     shared::{Phase, Shared, State},
     udp::Udp,
 };
@@ -80,6 +82,16 @@ pub struct Driver<S> {
     udp: Udp,
     errors: u32,
     spin: Duration,
+    seat: Option<Seat>,
+}
+
+/// A driver's place among those that share a port.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    roads: Arc<Roads>,
+    index: u8,
+    incoming: Vec<(u8, ShardMessage)>,
+    outgoing: Vec<Vec<ShardMessage>>,
 }
 
 /// What is left to do after a step.
@@ -104,17 +116,21 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 impl<S: Socket> Driver<S> {
-    pub(crate) fn new(shared: Arc<Shared>, socket: S, udp: Udp, spin: Duration) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, socket: S, udp: Udp, spin: Duration, seat: Option<Seat>) -> Self {
         Self {
             shared,
             socket,
             udp,
             errors: 0,
             spin,
+            seat,
         }
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.seat.as_ref().is_some_and(|seat| seat.roads.is_broken()) {
+            return Poll::Ready(Err(io::Error::other("another socket of the same port has failed")));
+        }
         let mut step = Step {
             next: Next::More,
             woke: false,
@@ -195,7 +211,7 @@ impl<S: Socket> Driver<S> {
                 // It is told of, and counted, when it comes again.
                 Err(_) => return false,
             }
-            if self.shared.locked(|state| state.driver.is_none()) {
+            if self.shared.locked(|state| state.driver.is_none()) || self.seat.as_ref().is_some_and(Seat::has_mail) {
                 return true;
             }
             std::hint::spin_loop();
@@ -208,6 +224,7 @@ impl<S: Socket> Driver<S> {
         let shared = Arc::clone(&self.shared);
         let mut first = true;
         let mut woke = false;
+        self.seat.iter_mut().for_each(Seat::take);
         loop {
             let next = shared.locked(|state| {
                 state.driver = None;
@@ -216,6 +233,7 @@ impl<S: Socket> Driver<S> {
                     state.stats.runs += u64::from(counts);
                     state.stats.receives += u64::from(!self.udp.inbox.is_empty());
                 }
+                self.hear(state);
                 self.feed(state);
                 if !self.udp.inbox.is_empty() {
                     woke |= state.wakes_somebody();
@@ -226,8 +244,21 @@ impl<S: Socket> Driver<S> {
                 Some(next)
             });
             if let Some(next) = next {
+                self.seat.iter_mut().for_each(Seat::give);
                 return Step { next, woke };
             }
+        }
+    }
+
+    /// Takes out what the endpoint has for others on the port.
+    fn collect(&mut self, state: &mut State) {
+        self.seat.iter_mut().for_each(|seat| seat.collect(state));
+    }
+
+    /// Takes what other endpoints on the port have said.
+    fn hear(&mut self, state: &mut State) {
+        for (from, message) in self.seat.iter_mut().flat_map(|seat| seat.incoming.drain(..)) {
+            state.endpoint.handle_shard(state.now, from, message);
         }
     }
 
@@ -246,6 +277,7 @@ impl<S: Socket> Driver<S> {
         }
         state.stats.send_errors = self.udp.send_errors;
         if !self.udp.outbox.is_empty() {
+            self.collect(state);
             return Next::More;
         }
         let segments = self.udp.max_segments();
@@ -263,8 +295,12 @@ impl<S: Socket> Driver<S> {
         }
         // Sending may have had consequences, such as new connection ids.
         state.drain_events();
+        self.collect(state);
         if state.is_over() {
             return Next::Over;
+        }
+        if self.seat.as_ref().is_some_and(|seat| !seat.roads.sleep(seat.index, cx)) {
+            return Next::More;
         }
         match state.endpoint.poll_timeout() {
             Some(at) if at <= now.mono => Next::More,
@@ -295,13 +331,52 @@ impl<S: Socket> Driver<S> {
     }
 }
 
+impl Seat {
+    pub(crate) fn new(roads: Arc<Roads>, index: u8) -> Self {
+        Self {
+            outgoing: (0..roads.len()).map(|_| Vec::new()).collect(),
+            roads,
+            index,
+            incoming: Vec::new(),
+        }
+    }
+
+    fn has_mail(&self) -> bool {
+        self.roads.has_mail(self.index)
+    }
+
+    fn take(&mut self) {
+        self.roads.take(self.index, &mut self.incoming);
+    }
+
+    fn collect(&mut self, state: &mut State) {
+        while let Some((to, message)) = state.endpoint.poll_shard() {
+            if let Some(outgoing) = self.outgoing.get_mut(usize::from(to)) {
+                outgoing.push(message);
+            }
+        }
+    }
+
+    fn give(&mut self) {
+        for (to, messages) in (0..).zip(&mut self.outgoing) {
+            if !messages.is_empty() {
+                self.roads.give(self.index, to, messages);
+            }
+        }
+    }
+}
+
 impl<S: Socket> Future for Driver<S> {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = self.drive(cx);
         match &outcome {
-            Poll::Ready(Ok(())) => self.shared.locked(|state| state.phase = Phase::Dead),
+            Poll::Ready(Ok(())) => {
+                self.shared.locked(|state| state.phase = Phase::Dead);
+                // The others end by themselves.
+                self.seat = None;
+            }
             Poll::Ready(Err(error)) => {
                 tracing::error!(%error, "the socket failed: the endpoint ends");
                 let why = format!("the socket failed: {error}");
@@ -316,5 +391,8 @@ impl<S: Socket> Future for Driver<S> {
 impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
         self.shared.locked(|state| state.stop("the driver was stopped"));
+        if let Some(seat) = &self.seat {
+            seat.roads.break_up();
+        }
     }
 }

@@ -16,7 +16,7 @@ use macula_proto::{
 
 use crate::{
     connection::{ConnRef, Connecting, Connection},
-    driver::{Driver, Socket},
+    driver::{Driver, Seat, Socket},
     error::ConnectError,
     extension::{Context, Extension, RawStream},
     incoming::Incoming,
@@ -99,6 +99,16 @@ pub fn start_with<S: Socket>(
     options: Options,
     wrap: impl FnOnce(UdpSocket) -> io::Result<S>,
 ) -> io::Result<(Endpoint, Driver<S>)> {
+    start_seated(socket, options, wrap, None)
+}
+
+/// As [`start_with`], perhaps as one of several on a port.
+pub(crate) fn start_seated<S: Socket>(
+    socket: UdpSocket,
+    options: Options,
+    wrap: impl FnOnce(UdpSocket) -> io::Result<S>,
+    seat: Option<Seat>,
+) -> io::Result<(Endpoint, Driver<S>)> {
     socket.set_nonblocking(true)?;
     let local = socket.local_addr()?;
     let udp = Udp::new(&socket, options.receive_batch)?;
@@ -113,7 +123,13 @@ pub fn start_with<S: Socket>(
     let state = State::new(core, accept_limit, options.extensions);
     clock.set(state.now.unix_ms);
     let shared = Arc::new(Shared::new(state, local, udp.family(), clock));
-    let driver = Driver::new(Arc::clone(&shared), wrap(socket)?, udp, options.spin.min(MAX_SPIN));
+    let driver = Driver::new(
+        Arc::clone(&shared),
+        wrap(socket)?,
+        udp,
+        options.spin.min(MAX_SPIN),
+        seat,
+    );
     Ok((Endpoint::new(shared), driver))
 }
 

@@ -30,6 +30,7 @@ mod peer;
 mod relay;
 mod rpc;
 mod runtime;
+mod shards;
 mod shared;
 mod socket;
 mod stream;
@@ -52,6 +53,7 @@ pub use rpc::{
     RpcServer, RpcServerConfig, ServerCall,
 };
 pub use runtime::Runtime;
+pub use shards::start_shards;
 pub use shared::DriverStats;
 pub use socket::{SocketOptions, bind};
 pub use stream::{RecvStream, SendStream, Stream};

@@ -8,7 +8,7 @@ use std::{
 
 use macula_driver::Options;
 
-use crate::runtime::Tokio;
+use crate::{driver::TokioSocket, runtime::Tokio};
 
 /// Everything that shares one UDP socket: accepts and dials connections, on tokio.
 ///
@@ -44,6 +44,33 @@ impl Endpoint {
     /// As [`bind`](Self::bind).
     pub fn with_socket(socket: UdpSocket, options: Options) -> io::Result<Self> {
         macula_driver::Endpoint::with_socket::<Tokio>(socket, options).map(Self)
+    }
+
+    /// Binds `count` sockets to one port and makes an endpoint of each, for a
+    /// [relay that uses as many processors](crate::RelayServer::serve_shards). Each is driven by a thread of its own, which ends as the
+    /// task of [`bind`](Self::bind) does. `options` is asked for the settings of each.
+    ///
+    /// # Errors
+    /// Those of the operating system; [`io::ErrorKind::InvalidInput`] for a setting that is out of range, `count` too: it is 1 to
+    /// [`Shard::MAX`](macula_proto::quic::Shard::MAX).
+    pub fn bind_shards(addr: SocketAddr, count: u8, options: impl FnMut() -> Options) -> io::Result<Vec<Self>> {
+        let mut runtimes = Vec::new();
+        let all = macula_driver::start_shards(addr, count, options, |socket| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let guard = runtime.enter();
+            let socket = TokioSocket::new(socket)?;
+            drop(guard);
+            runtimes.push(runtime);
+            Ok(socket)
+        })?;
+        let each = all.into_iter().zip(runtimes).enumerate();
+        let each = each.map(|(index, ((endpoint, driver), runtime))| {
+            let thread = std::thread::Builder::new().name(format!("macula-{index}"));
+            // Whoever waits for something is told why the driver ends.
+            thread.spawn(move || drop(runtime.block_on(driver)))?;
+            Ok(Self(endpoint))
+        });
+        each.collect()
     }
 }
 

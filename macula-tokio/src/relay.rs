@@ -45,6 +45,20 @@ impl RelayServer {
     ) -> Result<Self, crate::ConfigError> {
         macula_driver::RelayServer::serve_with((**endpoint).clone(), relay, router, listen).map(Self)
     }
+
+    /// Serves a relay on all endpoints that [`Endpoint::bind_shards`] bound to one port, with a thread for each; see
+    /// [`macula_driver::RelayServer::serve_shards`].
+    ///
+    /// # Errors
+    /// [`ConfigError`](crate::ConfigError) names the setting that is out of range.
+    pub fn serve_shards(
+        endpoints: &[Endpoint],
+        relay: &RelayConfig,
+        listen: &ListenConfig,
+    ) -> Result<Self, crate::ConfigError> {
+        let endpoints = endpoints.iter().map(|endpoint| (**endpoint).clone()).collect();
+        macula_driver::RelayServer::serve_shards(endpoints, relay, listen).map(Self)
+    }
 }
 
 impl Deref for RelayServer {

@@ -4,14 +4,9 @@ use std::{collections::VecDeque, io, net::SocketAddr, task::Poll};
 
 use macula_proto::{
     Code, Event,
-    quic::{
-        ConfigError, ConnectionHandle, ConnectionStats, EndpointStats, ListenConfig, TransportConfig, tls::ServerTls,
-    },
+    quic::{ConfigError, ConnectionStats, EndpointStats, ListenConfig, TransportConfig, tls::ServerTls},
     rpc::router::{RouterConfig, RouterStats, RouterStatus},
-    tunnel::{
-        ConnKey,
-        relay::{AccessRules, RelayConfig, RelayStats, RelayStatus, Report, TunnelBytes, TunnelKey},
-    },
+    tunnel::relay::{AccessRules, RelayConfig, RelayStats, RelayStatus, Report, TunnelBytes},
 };
 
 use super::{invalid, key};
@@ -25,7 +20,10 @@ const MAX_REPORTS: usize = 65_536;
 /// Dropping the last clone closes it at once. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct RelayServer {
+    /// The one that decides.
     endpoint: Endpoint,
+    /// The others on its port.
+    others: Vec<Endpoint>,
 }
 
 /// What a relay has to say about itself at one moment.
@@ -99,12 +97,53 @@ impl RelayServer {
             endpoint.with(|cx| cx.endpoint().serve_router(router));
         }
         endpoint.listen(listen)?;
-        Ok(Self { endpoint })
+        let others = Vec::new();
+        Ok(Self { endpoint, others })
     }
 
-    /// The endpoint of the relay.
+    /// Makes the endpoints that [`start_shards`](crate::start_shards) bound to one port one relay, so that it can use as many
+    /// processors. Nodes reach each other wherever the kernel puts them. The caps of [`Limits`](macula_proto::Limits) on connections
+    /// and handshakes hold for each of the sockets. No router runs beside it. If one of the sockets fails, all of the relay ends.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the setting that is out of range: `shard` if these are not all endpoints of one port, in their order.
+    pub fn serve_shards(
+        endpoints: Vec<Endpoint>,
+        relay: &RelayConfig,
+        listen: &ListenConfig,
+    ) -> Result<Self, ConfigError> {
+        let local = endpoints.first().map(Endpoint::local_addr);
+        for (index, endpoint) in (0..).zip(&endpoints) {
+            let shard = endpoint.with(|cx| cx.endpoint().shard());
+            let fits = shard.index() == index && usize::from(shard.count()) == endpoints.len();
+            if !fits || Some(endpoint.local_addr()) != local {
+                return Err(ConfigError("shard"));
+            }
+        }
+        let mut others = endpoints;
+        if others.is_empty() {
+            return Err(ConfigError("shard"));
+        }
+        let endpoint = others.remove(0);
+        endpoint.add_extension(Reports::default());
+        // All of them are there before the first connection comes.
+        for shard in std::iter::once(&endpoint).chain(&others) {
+            shard.with(|cx| cx.endpoint().serve_relay(relay.clone()));
+        }
+        for shard in std::iter::once(&endpoint).chain(&others) {
+            shard.listen(listen.clone())?;
+        }
+        Ok(Self { endpoint, others })
+    }
+
+    /// The endpoint of the relay; of several, the one that decides.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// All endpoints of the relay, in the order of their [shards](macula_proto::quic::Shard).
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        std::iter::once(&self.endpoint).chain(&self.others)
     }
 
     /// The next thing that happened. `None` when the driver has stopped. Cancellation-safe.
@@ -121,23 +160,23 @@ impl RelayServer {
     /// A snapshot. Takes time in proportion to what the relay holds, with the relay stopped meanwhile.
     pub fn snapshot(&self) -> RelaySnapshot {
         let dropped = self.endpoint.with_extension(|reports: &mut Reports, _| reports.dropped);
-        self.endpoint.with(|cx| {
+        let mut snapshot = self.endpoint.with(|cx| {
             let endpoint = cx.endpoint();
             let status = endpoint.relay_status().unwrap_or_default();
-            let bytes = status.tunnels.iter().map(|tunnel| bytes(endpoint, tunnel.tunnel));
-            let bytes = bytes.collect();
-            let connections = status.connections.iter().map(|conn| figures(endpoint, conn.conn));
-            let connections = connections.collect();
             RelaySnapshot {
-                bytes,
-                connections,
+                bytes: vec![TunnelBytes::default(); status.tunnels.len()],
+                connections: vec![ConnectionStats::default(); status.connections.len()],
                 relay: endpoint.relay_stats().unwrap_or_default(),
                 router: endpoint.router_status().zip(endpoint.router_stats()),
-                endpoint: endpoint.quic().stats(),
+                endpoint: EndpointStats::default(),
                 reports_dropped: dropped.unwrap_or_default(),
                 status,
             }
-        })
+        });
+        for shard in self.endpoints() {
+            shard.with(|cx| snapshot.add(cx.endpoint()));
+        }
+        snapshot
     }
 
     /// Takes nothing new from now on: existing tunnels go on, nodes without tunnels are told to go elsewhere.
@@ -162,8 +201,31 @@ impl RelayServer {
     /// Closes everything at once with [`Code::SHUTDOWN`], and waits until the nodes are told, as far as the network lets
     /// them.
     pub async fn close(&self) {
-        self.endpoint.close(Code::SHUTDOWN, "shutdown");
-        self.endpoint.wait_idle().await;
+        for shard in self.endpoints() {
+            shard.close(Code::SHUTDOWN, "shutdown");
+        }
+        for shard in self.endpoints() {
+            shard.wait_idle().await;
+        }
+    }
+}
+
+impl RelaySnapshot {
+    /// Adds what one endpoint of the relay knows.
+    fn add(&mut self, endpoint: &mut macula_proto::Endpoint) {
+        for (sum, tunnel) in self.bytes.iter_mut().zip(&self.status.tunnels) {
+            let read = endpoint.relay_tunnel_bytes(tunnel.tunnel).unwrap_or_default();
+            sum.to_target += read.to_target;
+            sum.to_requester += read.to_requester;
+        }
+        for (figures, known) in self.connections.iter_mut().zip(&self.status.connections) {
+            if let Some((_, Some(handle))) = endpoint.relay_connection(known.conn)
+                && let Ok(conn) = endpoint.quic().connection(handle)
+            {
+                *figures = conn.stats();
+            }
+        }
+        self.endpoint += endpoint.quic().stats();
     }
 }
 
@@ -180,16 +242,4 @@ impl Extension for Reports {
         cx.wake(key::REPORTS);
         None
     }
-}
-
-fn bytes(endpoint: &macula_proto::Endpoint, tunnel: TunnelKey) -> TunnelBytes {
-    endpoint.relay_tunnel_bytes(tunnel).unwrap_or_default()
-}
-
-fn figures(endpoint: &mut macula_proto::Endpoint, conn: ConnKey) -> ConnectionStats {
-    let conn = ConnectionHandle::from_bits(conn.0);
-    endpoint
-        .quic()
-        .connection(conn)
-        .map_or_else(|_| ConnectionStats::default(), |conn| conn.stats())
 }

@@ -1,6 +1,6 @@
 //! Figures, all of them measured.
 
-use std::time::Duration;
+use std::{ops::AddAssign, time::Duration};
 
 /// Counters of one endpoint since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,6 +45,31 @@ pub struct EndpointStats {
     pub open: u64,
     /// Connections that are in their handshake now.
     pub handshaking: u64,
+}
+
+/// Those of several endpoints together.
+impl AddAssign for EndpointStats {
+    fn add_assign(&mut self, other: Self) {
+        self.datagrams_received += other.datagrams_received;
+        self.bytes_received += other.bytes_received;
+        self.datagrams_ignored += other.datagrams_ignored;
+        self.datagrams_sent += other.datagrams_sent;
+        self.bytes_sent += other.bytes_sent;
+        self.dialled += other.dialled;
+        self.accepted += other.accepted;
+        self.handshakes_failed += other.handshakes_failed;
+        self.closed += other.closed;
+        self.refused_handshaking += other.refused_handshaking;
+        self.refused_connections += other.refused_connections;
+        self.refused_undecided += other.refused_undecided;
+        self.refused_by_owner += other.refused_by_owner;
+        self.retries += other.retries;
+        self.replies_dropped += other.replies_dropped;
+        self.strays += other.strays;
+        self.strays_dropped += other.strays_dropped;
+        self.open += other.open;
+        self.handshaking += other.handshaking;
+    }
 }
 
 /// Figures of one connection.

@@ -10,5 +10,6 @@ mod peer;
 mod process;
 mod relay;
 mod rpc;
+mod shards;
 mod streams;
 mod tcp;
