@@ -27,11 +27,20 @@ fn reverse_service() -> String {
 }
 
 #[test]
-
 fn a_service_is_reached_through_a_relay() {
+    reach_a_service("");
+}
+
+#[test]
+fn a_service_is_reached_through_a_relay_on_several_sockets() {
+    reach_a_service("--sockets 3 --no-router --spin 50");
+}
+
+fn reach_a_service(options: &str) {
     let directory = tempfile::tempdir().expect("a directory");
     let socket = directory.path().join("relay.sock").display().to_string();
-    let relay = Macula::start(&format!("relay --self-signed --listen 127.0.0.1:0 --admin {socket}"));
+    let relay = format!("relay --self-signed --listen 127.0.0.1:0 --admin {socket} {options}");
+    let relay = Macula::start(relay.trim_end());
     let pin = text(&relay.wait("certificate"), "pin").to_owned();
     let at = text(&relay.wait("listening"), "addr").to_owned();
     let to = reverse_service();
@@ -79,7 +88,6 @@ fn a_service_is_reached_through_a_relay() {
 }
 
 #[test]
-
 fn a_wrong_pin_never_identifies() {
     let relay = Macula::start("relay --self-signed --listen 127.0.0.1:0 --no-admin");
     let at = text(&relay.wait("listening"), "addr").to_owned();

@@ -96,7 +96,7 @@ Examples:
       settings from a file, but on a free local port
 
 A configuration file (TOML) has the keys cert, key, self-signed, listen, access, takeover, admin, \
-no-admin, metrics, no-router, max-tunnels-per-node, max-rate-per-node, max-handshakes and drain-timeout, with the meaning of the \
+no-admin, metrics, no-router, sockets, spin, max-tunnels-per-node, max-rate-per-node, max-handshakes and drain-timeout, with the meaning of the \
 options of the same names. Options given here win. Its relative paths start at the file's own directory.
 
 SIGHUP reads the access file and the certificate again; if one of them is broken the old one stays. SIGTERM and Ctrl-C \
@@ -132,6 +132,14 @@ pub(crate) struct RelayArgs {
     /// Route no calls between nodes that register procedures (ALPN macula), only tunnels
     #[arg(long)]
     pub(crate) no_router: bool,
+    /// Sockets on the port, with a thread for each, so that a busy relay can use as many processors; more than one need
+    /// --no-router [default: 1]
+    #[arg(long, value_name = "NUMBER", value_parser = values::sockets)]
+    pub(crate) sockets: Option<u8>,
+    /// Go on looking for datagrams for so long, 0 to 1000, before a thread sleeps: shorter round trips for a busier processor
+    /// [default: 0]
+    #[arg(long, value_name = "MICROSECONDS", value_parser = values::spin)]
+    pub(crate) spin: Option<Duration>,
     /// Tunnels from and to one node at once [default: no limit]
     #[arg(long, value_name = "NUMBER", value_parser = values::count)]
     pub(crate) max_tunnels_per_node: Option<usize>,

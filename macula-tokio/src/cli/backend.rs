@@ -45,6 +45,10 @@ pub(crate) struct RelayOptions {
     pub(crate) relay: RelayConfig,
     /// `None`: no router runs beside the relay.
     pub(crate) router: Option<RouterConfig>,
+    /// How many share the port; more than one only without a router.
+    pub(crate) sockets: u8,
+    /// How long their threads look for datagrams before they sleep.
+    pub(crate) spin: Duration,
 }
 
 #[derive(Debug, Clone)]

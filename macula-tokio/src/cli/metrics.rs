@@ -352,6 +352,8 @@ mod tests {
             client_auth: macula_proto::quic::tls::ClientAuth::None,
             relay: macula_proto::tunnel::relay::RelayConfig::default(),
             router: None,
+            sockets: 1,
+            spin: std::time::Duration::ZERO,
         };
         let relay = Arc::new(memory::Memory::default().relay(options).await.unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -64,19 +64,16 @@ impl Backend for Network {
         };
         let tls = ServerTls::new(credentials.clone())
             .alpn(protocols.iter().copied())
-            .client_auth(options.client_auth);
-        let mut settings = Options::default();
-        settings.limits = options.relay.limits.clone();
-        // Several connections share the socket: short batches keep their turns short.
-        settings.receive_batch = 4;
-        // A second relay on the same port shall fail, not take half of the first one's datagrams.
-        settings.socket.reuse_port = false;
-        // Who was connected to this relay before it was started again learns of it at once.
-        settings.endpoint.reset_key = Some(reset_key(&options.credentials));
-        let endpoint = bind(options.listen, settings)?;
-        let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
+            .client_auth(options.client_auth.clone());
+        let endpoints = bind_relay(&options)?;
+        let first = endpoints.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut listen = ListenConfig::new(tls.build(first.clock()).map_err(invalid)?);
         listen.transport = TransportConfig::relay_listener();
-        let relay = RelayServer::serve_with(&endpoint, options.relay, options.router, listen).map_err(invalid)?;
+        let relay = match endpoints.as_slice() {
+            [only] => RelayServer::serve_with(only, options.relay, options.router, listen),
+            all => RelayServer::serve_shards(all, &options.relay, &listen),
+        };
+        let relay = relay.map_err(invalid)?;
         Ok(NetworkRelay { relay, credentials })
     }
 
@@ -220,13 +217,38 @@ pub(crate) fn node_event(event: crate::NodeEvent, name: &Name) -> Option<NodeEve
 
 /// Binds the socket of a listener. On a system without IPv6 "every address" means every IPv4 address.
 pub(crate) fn bind(listen: SocketAddr, settings: Options) -> io::Result<Endpoint> {
-    match macula_driver::bind(listen, &settings.socket) {
-        Ok(socket) => Endpoint::with_socket(socket, settings),
+    let socket = or_ipv4(listen, |listen| macula_driver::bind(listen, &settings.socket))?;
+    Endpoint::with_socket(socket, settings)
+}
+
+/// The sockets of a relay.
+fn bind_relay(options: &RelayOptions) -> io::Result<Vec<Endpoint>> {
+    let settings = || {
+        let mut settings = Options::default();
+        settings.limits = options.relay.limits.clone();
+        // Several connections share the socket: short batches keep their turns short.
+        settings.receive_batch = 4;
+        // A second relay on the same port shall fail, not take half of the first one's datagrams.
+        settings.socket.reuse_port = false;
+        // Who was connected to this relay before it was started again learns of it at once.
+        settings.endpoint.reset_key = Some(reset_key(&options.credentials));
+        settings.spin = options.spin;
+        settings
+    };
+    match options.sockets {
+        1 => Ok(vec![bind(options.listen, settings())?]),
+        count => or_ipv4(options.listen, |listen| Endpoint::bind_shards(listen, count, settings)),
+    }
+}
+
+/// Binds to all addresses of IPv4 if those of IPv6 cannot be had.
+fn or_ipv4<T>(listen: SocketAddr, mut bind: impl FnMut(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+    match bind(listen) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
         Err(_) if listen.ip().is_unspecified() && listen.is_ipv6() => {
-            Endpoint::bind((Ipv4Addr::UNSPECIFIED, listen.port()).into(), settings)
+            bind((Ipv4Addr::UNSPECIFIED, listen.port()).into())
         }
-        Err(error) => Err(error),
+        outcome => outcome,
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) async fn run<B: Backend>(
         },
         relay: config(&settings)?,
         router: settings.router.then(RouterConfig::default),
+        sockets: settings.sockets,
+        spin: settings.spin,
     };
     let relay = backend
         .relay(options)

@@ -29,6 +29,8 @@ pub(crate) struct RelaySettings {
     pub(crate) admin: Admin,
     pub(crate) metrics: Option<HostPort>,
     pub(crate) router: bool,
+    pub(crate) sockets: u8,
+    pub(crate) spin: Duration,
     pub(crate) node_limits: NodeLimits,
     pub(crate) max_handshakes: usize,
     pub(crate) drain_timeout: Duration,
@@ -60,6 +62,8 @@ pub(crate) enum BadSettings {
     NoIdentity,
     #[error("{path}: `cert` and `key` need each other, and exclude `self-signed`")]
     Identity { path: String },
+    #[error("calls between nodes are routed on one socket only: more than one need --no-router")]
+    RouterOnSockets,
 }
 
 impl RelaySettings {
@@ -81,6 +85,11 @@ impl RelaySettings {
             None if args.no_admin || file.no_admin => Admin::Off,
             None => Admin::Default,
         };
+        let router = !(args.no_router || file.no_router);
+        let sockets = args.sockets.or(file.sockets).unwrap_or(1);
+        if router && sockets > 1 {
+            return Err(BadSettings::RouterOnSockets);
+        }
         Ok(Self {
             listen: (args.listen)
                 .or(file.listen)
@@ -90,7 +99,9 @@ impl RelaySettings {
             takeover: args.takeover.or(file.takeover).unwrap_or(TakeoverArg::Replace).into(),
             admin,
             metrics: args.metrics.or(file.metrics),
-            router: !(args.no_router || file.no_router),
+            router,
+            sockets,
+            spin: args.spin.or(file.spin).unwrap_or_default(),
             node_limits: NodeLimits {
                 tunnels: args.max_tunnels_per_node.or(file.max_tunnels_per_node),
                 bytes_per_second: args.max_rate_per_node.or(file.max_rate_per_node),
@@ -130,6 +141,10 @@ struct ConfigFile {
     #[serde(deserialize_with = "metrics")]
     metrics: Option<HostPort>,
     no_router: bool,
+    #[serde(deserialize_with = "sockets")]
+    sockets: Option<u8>,
+    #[serde(deserialize_with = "spin")]
+    spin: Option<Duration>,
     #[serde(deserialize_with = "max_tunnels_per_node")]
     max_tunnels_per_node: Option<usize>,
     #[serde(deserialize_with = "max_rate_per_node")]
@@ -143,6 +158,8 @@ struct ConfigFile {
 parsed!(listen, "listen", HostPort, values::relay_address);
 parsed!(takeover, "takeover", TakeoverArg, parse_takeover);
 parsed!(metrics, "metrics", HostPort, values::tcp_address);
+parsed!(sockets, "sockets", u8, values::sockets);
+parsed!(spin, "spin", Duration, values::spin);
 parsed!(max_tunnels_per_node, "max-tunnels-per-node", usize, values::count);
 parsed!(max_rate_per_node, "max-rate-per-node", u64, values::rate);
 parsed!(max_handshakes, "max-handshakes", usize, values::count);
@@ -218,6 +235,8 @@ mod tests {
             admin: Admin::Default,
             metrics: None,
             router: true,
+            sockets: 1,
+            spin: Duration::ZERO,
             node_limits: NodeLimits::default(),
             max_handshakes: 1024,
             drain_timeout: Duration::from_secs(5),
@@ -241,6 +260,8 @@ mod tests {
             admin = '/run/x.sock'
             metrics = 'localhost:9100'
             no-router = true
+            sockets = 2
+            spin = 50
             max-tunnels-per-node = 10
             max-rate-per-node = '1MB'
             max-handshakes = 20
@@ -257,6 +278,8 @@ mod tests {
             admin: Admin::At("/run/x.sock".into()),
             metrics: Some(HostPort::new("localhost", 9100)),
             router: false,
+            sockets: 2,
+            spin: Duration::from_micros(50),
             node_limits: NodeLimits {
                 tunnels: Some(10),
                 bytes_per_second: Some(1_000_000),
@@ -265,7 +288,7 @@ mod tests {
             drain_timeout: Duration::from_millis(2500),
         };
         assert_eq!(settings(Some(file), &[]), Ok(from_file.clone()));
-        let line = "--listen host:3 --self-signed --access b --takeover replace --admin y --metrics h:4 \
+        let line = "--listen host:3 --self-signed --access b --takeover replace --admin y --metrics h:4 --sockets 3 --spin 0 \
             --max-tunnels-per-node 5 --max-rate-per-node 6 --max-handshakes 7 --drain-timeout 0";
         let args: Vec<_> = line.split_whitespace().collect();
         let from_flags = RelaySettings {
@@ -276,6 +299,8 @@ mod tests {
             admin: Admin::At("y".into()),
             metrics: Some(HostPort::new("h", 4)),
             router: false,
+            sockets: 3,
+            spin: Duration::ZERO,
             node_limits: NodeLimits {
                 tunnels: Some(5),
                 bytes_per_second: Some(6),
@@ -307,6 +332,15 @@ mod tests {
             ("drain-timeout = -1", &["line 1", "drain-timeout: "]),
             ("metrics = 9100", &["line 1", "metrics: no port"]),
             ("max-handshakes = true", &["line 1", "boolean `true`"]),
+            (
+                "sockets = 65",
+                &["line 1", "sockets: \"65\" is not a number of sockets"],
+            ),
+            (
+                "spin = 1.5",
+                &["line 1", "spin: \"1.5\" is not a number of microseconds"],
+            ),
+            ("self-signed = true\nsockets = 2", &["more than one need --no-router"]),
             ("cert = 'c'", &["relay.toml: `cert` and `key` need each other"]),
             ("cert = 'c'\nkey = 'k'\nself-signed = true", &["exclude `self-signed`"]),
             ("", &["--cert and --key, or --self-signed"]),

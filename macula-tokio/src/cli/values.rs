@@ -2,7 +2,7 @@
 
 use std::{fmt, net::Ipv6Addr, time::Duration};
 
-use macula_proto::tunnel::Name;
+use macula_proto::{quic::Shard, tunnel::Name};
 
 /// UDP port of a relay when none is given.
 pub(crate) const RELAY_PORT: u16 = 4434;
@@ -214,6 +214,23 @@ pub(crate) fn count(text: &str) -> Result<usize, String> {
         Ok(0) => Err("must be at least 1".to_owned()),
         Ok(count) => Ok(count),
         Err(_) => Err(format!("{text:?} is not a number")),
+    }
+}
+
+/// Sockets on one port.
+pub(crate) fn sockets(text: &str) -> Result<u8, String> {
+    const MOST: u8 = Shard::MAX;
+    match text.parse() {
+        Ok(sockets @ 1..=MOST) => Ok(sockets),
+        _ => Err(format!("{text:?} is not a number of sockets from 1 to {MOST}")),
+    }
+}
+
+/// Microseconds that a thread stays awake.
+pub(crate) fn spin(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(micros @ 0..=1000) => Ok(Duration::from_micros(micros)),
+        _ => Err(format!("{text:?} is not a number of microseconds from 0 to 1000")),
     }
 }
 

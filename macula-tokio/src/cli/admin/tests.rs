@@ -33,6 +33,8 @@ impl World {
             client_auth: ClientAuth::None,
             relay: RelayConfig::default(),
             router: None,
+            sockets: 1,
+            spin: Duration::ZERO,
         };
         let relay = Arc::new(Memory::default().relay(options).await.unwrap());
         let (drain_sender, drain) = mpsc::channel(1);

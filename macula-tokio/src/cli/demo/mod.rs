@@ -112,6 +112,8 @@ impl<B: Backend> Scene<B> {
             client_auth: ClientAuth::None,
             relay: RelayConfig::default(),
             router: None,
+            sockets: 1,
+            spin: Duration::ZERO,
         });
         let relay = Arc::new(relay.await.map_err(|error| Failure::failed("relay", error))?);
         let reports = relay.clone();

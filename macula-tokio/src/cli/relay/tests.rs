@@ -87,6 +87,8 @@ fn settings(directory: &Path) -> RelaySettings {
         admin: Admin::At(directory.join("relay.sock")),
         metrics: Some(HostPort::new("127.0.0.1", 0)),
         router: true,
+        sockets: 1,
+        spin: Duration::ZERO,
         node_limits: NodeLimits::default(),
         max_handshakes: 10,
         drain_timeout: Duration::from_millis(50),
