@@ -79,13 +79,34 @@ impl Setup {
     /// Those of TLS and of the socket.
     pub fn listener(&self, credentials: &Credentials, options: Options) -> Result<(Endpoint, ListenConfig)> {
         let endpoint = bind(options)?;
+        let config = self.listening(credentials, &endpoint)?;
+        Ok((endpoint, config))
+    }
+
+    /// Endpoints of one port, each with a thread of its own, and what they shall listen with.
+    ///
+    /// # Errors
+    /// As [`listener`](Self::listener).
+    pub fn listeners(
+        &self,
+        credentials: &Credentials,
+        count: u8,
+        options: impl FnMut() -> Options,
+    ) -> Result<(Vec<Endpoint>, ListenConfig)> {
+        let endpoints = Endpoint::bind_shards((Ipv4Addr::LOCALHOST, 0).into(), count, options)?;
+        let first = endpoints.first().ok_or("no sockets")?;
+        let config = self.listening(credentials, first)?;
+        Ok((endpoints, config))
+    }
+
+    fn listening(&self, credentials: &Credentials, endpoint: &Endpoint) -> Result<ListenConfig> {
         let mut tls = ServerTls::new(credentials.clone()).alpn([self.protocol.clone()]);
         if !self.resuming {
             tls = tls.resumable_sessions(0);
         }
         let mut config = ListenConfig::new(tls.build(endpoint.clock())?);
         config.transport = self.transport.clone();
-        Ok((endpoint, config))
+        Ok(config)
     }
 
     /// A listening endpoint.

@@ -38,6 +38,10 @@ pub(crate) enum Path {
 pub(crate) struct Tuning {
     pub(crate) size: DatagramSize,
     pub(crate) spin: Duration,
+    /// Of the relay.
+    pub(crate) relay_spin: Duration,
+    /// Of the relay, each with a thread of its own if there are several.
+    pub(crate) sockets: u8,
 }
 
 #[derive(Debug)]
@@ -60,6 +64,8 @@ const fn case(name: &'static str, flavour: Flavour, ends: Ends, path: Path) -> C
         tuning: Tuning {
             size: DatagramSize::UpTo(1452),
             spin: Duration::ZERO,
+            relay_spin: Duration::ZERO,
+            sockets: 1,
         },
         nodes: 1,
     }
@@ -75,8 +81,20 @@ const fn up_to(mut case: Case, size: u16) -> Case {
     case
 }
 
+const SPIN: Duration = Duration::from_micros(50);
+
 const fn spinning(mut case: Case) -> Case {
-    case.tuning.spin = Duration::from_micros(50);
+    case.tuning.spin = SPIN;
+    relay_spinning(case)
+}
+
+const fn relay_spinning(mut case: Case) -> Case {
+    case.tuning.relay_spin = SPIN;
+    case
+}
+
+const fn sockets(mut case: Case, sockets: u8) -> Case {
+    case.tuning.sockets = sockets;
     case
 }
 
@@ -88,7 +106,7 @@ pub(crate) const QUINN_RELAY_CT: &str = "quinn, quinn relay, CT";
 
 use Flavour::{Current, Multi};
 
-pub(crate) const ONE: [Case; 19] = [
+pub(crate) const ONE: [Case; 21] = [
     case(QUINN_MT, Multi, Ends::Quinn, Path::Direct),
     case("ours direct, MT", Multi, Ends::Ours, Path::Direct),
     case(QUINN_CT, Current, Ends::Quinn, Path::Direct),
@@ -101,6 +119,11 @@ pub(crate) const ONE: [Case; 19] = [
     case("quinn, our relay, CT", Current, Ends::Quinn, Path::Macula),
     case(QUINN_RELAY_CT, Current, Ends::Quinn, Path::Quinn),
     case("TCP forwarder, CT", Current, Ends::Tcp, Path::Tcp),
+    relay_spinning(case("ours, our relay spinning, CT", Current, Ends::Ours, Path::Macula)),
+    sockets(
+        case("ours, our relay of 2 sockets, CT", Current, Ends::Ours, Path::Macula),
+        2,
+    ),
     up_to(case("ours direct, MT, 9000", Multi, Ends::Ours, Path::Direct), 9000),
     up_to(case("ours direct, CT, 9000", Current, Ends::Ours, Path::Direct), 9000),
     up_to(case("ours direct, MT, 65000", Multi, Ends::Ours, Path::Direct), 65_000),
@@ -116,12 +139,24 @@ pub(crate) const ONE: [Case; 19] = [
     spinning(case("ours, our relay, CT, spinning", Current, Ends::Ours, Path::Macula)),
 ];
 
-pub(crate) const MANY: [Case; 8] = [
+pub(crate) const MANY: [Case; 9] = [
     case("1 node, our relay, MT", Multi, Ends::Ours, Path::Macula),
     case("1 node, our relay, CT", Current, Ends::Ours, Path::Macula),
     case("1 node, quinn relay, MT", Multi, Ends::Quinn, Path::Quinn),
     case("1 node, quinn relay, CT", Current, Ends::Quinn, Path::Quinn),
     nodes(case("100 nodes, our relay, CT", Current, Ends::Ours, Path::Macula), 100),
+    nodes(
+        sockets(
+            case(
+                "100 nodes, our relay of 2 sockets, CT",
+                Current,
+                Ends::Ours,
+                Path::Macula,
+            ),
+            2,
+        ),
+        100,
+    ),
     nodes(
         case("100 nodes, quinn relay, CT", Current, Ends::Quinn, Path::Quinn),
         100,

@@ -1,6 +1,6 @@
 //! Ends and relays of this crate.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use macula_bench::{
     Result,
@@ -18,9 +18,9 @@ const BACKLOG: usize = 1024;
 /// The protocol of direct connections.
 pub(crate) const DIRECT: &str = "bench";
 
-fn options(tuning: Tuning) -> Options {
+fn options(spin: Duration) -> Options {
     let mut options = Options::default();
-    options.spin = tuning.spin;
+    options.spin = spin;
     options
 }
 
@@ -32,7 +32,7 @@ fn setup(protocol: &[u8], tuning: Tuning) -> Setup {
 
 /// A listening endpoint.
 pub(crate) fn listen(credentials: &Credentials, tuning: Tuning) -> Result<Endpoint> {
-    setup(DIRECT.as_bytes(), tuning).listen(credentials, options(tuning))
+    setup(DIRECT.as_bytes(), tuning).listen(credentials, options(tuning.spin))
 }
 
 pub(crate) async fn accept(endpoint: &Endpoint) -> Result<Direct> {
@@ -41,7 +41,7 @@ pub(crate) async fn accept(endpoint: &Endpoint) -> Result<Direct> {
 }
 
 pub(crate) async fn connect(server: SocketAddr, credentials: &Credentials, tuning: Tuning) -> Result<Direct> {
-    let (endpoint, config) = setup(DIRECT.as_bytes(), tuning).dialler(credentials, options(tuning))?;
+    let (endpoint, config) = setup(DIRECT.as_bytes(), tuning).dialler(credentials, options(tuning.spin))?;
     Ok(Direct(endpoint.connect(&config, server, "localhost").await?))
 }
 
@@ -60,14 +60,22 @@ impl Direct {
 
 /// A relay; batches of 4, as relays have them.
 pub(crate) fn relay(credentials: &Credentials, tuning: Tuning) -> Result<RelayServer> {
-    let mut options = options(tuning);
-    options.receive_batch = 4;
-    let (endpoint, listen) = setup(alpn::MACULA_DIST, tuning).listener(credentials, options)?;
-    Ok(RelayServer::serve(&endpoint, RelayConfig::default(), listen)?)
+    let options = || {
+        let mut options = options(tuning.relay_spin);
+        options.receive_batch = 4;
+        options
+    };
+    let setup = setup(alpn::MACULA_DIST, tuning);
+    if tuning.sockets == 1 {
+        let (endpoint, listen) = setup.listener(credentials, options())?;
+        return Ok(RelayServer::serve(&endpoint, RelayConfig::default(), listen)?);
+    }
+    let (endpoints, listen) = setup.listeners(credentials, tuning.sockets, options)?;
+    Ok(RelayServer::serve_shards(&endpoints, &RelayConfig::default(), &listen)?)
 }
 
 pub(crate) async fn node(relay: SocketAddr, name: &str, credentials: &Credentials, tuning: Tuning) -> Result<Node> {
-    let dialler = setup(alpn::MACULA_DIST, tuning).dialler(credentials, options(tuning))?;
+    let dialler = setup(alpn::MACULA_DIST, tuning).dialler(credentials, options(tuning.spin))?;
     Ok(Node(our_setup::node(dialler, relay, name, BACKLOG).await?))
 }
 
