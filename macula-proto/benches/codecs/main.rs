@@ -1,4 +1,4 @@
-//! Codecs side by side: peering frames and control messages, beside the crates one would use instead.
+//! Codecs side by side: peering frames, control messages and chunks of calls, beside the crates one would use instead.
 //!
 //! `cargo bench -p macula-proto --bench codecs [-- --json] [--rounds N] [--only WORDS]`
 //!
@@ -7,6 +7,7 @@
 //! Without `--bench` (as `cargo test --benches` runs it) or with `--test` everything runs once, and nothing is measured.
 
 mod arguments;
+mod chunks;
 mod control;
 mod frames;
 mod harness;
@@ -24,6 +25,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::read(41);
     let mut lines = frames::lines()?;
     lines.extend(control::lines()?);
+    lines.extend(chunks::lines()?);
     lines.retain(|line| arguments.wants(&line.name()));
     let measured = harness::measure(lines, &arguments);
     if arguments.json {

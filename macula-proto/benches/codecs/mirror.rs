@@ -85,7 +85,7 @@ macro_rules! frame {
     ($name:ident { $($field:ident: $type:ty,)+ }) => {
         #[derive(Serialize, Deserialize, PartialEq)]
         pub(crate) struct $name {
-            $($field: $type,)+
+            $(pub(crate) $field: $type,)+
         }
 
         impl Mirror for $name {
@@ -191,6 +191,14 @@ frame!(StreamEnd {
     sent_at_ms: u64,
     capabilities: u64,
     source_route: Null,
+});
+
+// A raw chunk of a call.
+frame!(RawChunk {
+    encoding: String,
+    seq: u64,
+    stream_id: Id16,
+    body: ByteBuf,
 });
 
 /// A control message: whichever fields it has. Serde writes its keys as text, which is as long as byte strings.

@@ -42,6 +42,7 @@
 //! signed frames of peering connections and back.
 
 mod chunks;
+mod data;
 mod decode;
 mod decoder;
 mod encode;

@@ -235,8 +235,17 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 /// A string out of `source`, the buffer that `string` lies in: shared when it is long, copied when it is short.
 pub(super) fn shared(source: &Bytes, string: Str<'_>) -> Bytes {
     match string.as_whole() {
-        Some(whole) if whole.len() > COPY_UP_TO => source.slice_ref(whole),
-        _ => string.to_bytes(),
+        Some(whole) => share(source, whole),
+        None => string.to_bytes(),
+    }
+}
+
+/// The same for a string that lies in one piece.
+pub(super) fn share(source: &Bytes, string: &[u8]) -> Bytes {
+    if string.len() > COPY_UP_TO {
+        source.slice_ref(string)
+    } else {
+        Bytes::copy_from_slice(string)
     }
 }
 

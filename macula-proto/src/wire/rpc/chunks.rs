@@ -228,7 +228,7 @@ impl super::Decoder {
     }
 
     /// Drops bytes of the first piece.
-    fn skip(&mut self, length: usize) {
+    pub(super) fn skip(&mut self, length: usize) {
         if let Some(piece) = self.pieces.front_mut() {
             piece.advance(length.min(piece.len()));
             if piece.is_empty() {

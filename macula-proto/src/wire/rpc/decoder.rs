@@ -1,6 +1,6 @@
 //! Messages out of a stream of bytes that arrives in pieces.
 
-use super::{Bad, HEADER, Message, RawMessage, RpcError};
+use super::{Bad, HEADER, Kind, Message, RawMessage, RpcError, StreamData, VERSION, data};
 use crate::wire::framing::FrameTooLarge;
 use crate::wire::{DecodeLimits, Encoding};
 use bytes::Bytes;
@@ -56,6 +56,9 @@ impl Decoder {
         reason = "None means that more input is needed, not the end"
     )]
     pub fn next(&mut self) -> Option<Result<(Message, Encoding), Bad>> {
+        if let Some((chunk, encoding)) = self.whole_chunk() {
+            return Some(Ok((Message::StreamData(chunk), encoding)));
+        }
         let limits = self.limits;
         Some(match self.next_raw()? {
             Ok(raw) => raw.decode(&limits),
@@ -96,6 +99,24 @@ impl Decoder {
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.partial.capacity()
+    }
+
+    /// The next message, if it is a raw chunk in the usual form and lies whole in the next piece, as most of them do.
+    #[inline]
+    fn whole_chunk(&mut self) -> Option<(StreamData, Encoding)> {
+        const KIND: u8 = Kind::StreamData.as_u8();
+        let piece = self.pieces.front().filter(|_| self.partial.is_empty())?;
+        let &[VERSION, KIND, _, _, a, b, c, d] = piece.first_chunk::<HEADER>()? else {
+            return None;
+        };
+        let length = u32::from_be_bytes([a, b, c, d]);
+        if length > self.max_payload {
+            return None;
+        }
+        let end = HEADER.checked_add(length as usize)?;
+        let found = data::chunk(piece, piece.get(HEADER..end)?, &self.limits)?;
+        self.skip(end);
+        Some(found)
     }
 
     /// Takes bytes from the front of `piece` up to the end of the next message; all of them if that is not there.

@@ -1,5 +1,6 @@
 //! From messages to bytes, in either encoding and without a value tree in between.
 
+use super::data;
 use super::message::{RAW, TERM};
 use super::{
     Call, Chunk, Connect, EncodeError, Fault, HEADER, Kind, MAX_PAYLOAD, Message, Outcome, Publish, Reply, StreamData,
@@ -27,6 +28,26 @@ impl Message {
     /// # Errors
     /// As for [`Message::encode`].
     pub fn encode_within(&self, encoding: Encoding, max_payload: u32, out: &mut BytesMut) -> Result<(), EncodeError> {
+        if let Self::StreamData(StreamData {
+            stream,
+            seq,
+            chunk: Chunk::Raw(body),
+        }) = self
+        {
+            data::put_head(*stream, *seq, body.len(), encoding, max_payload, out)?;
+            out.put_slice(body);
+            return Ok(());
+        }
+        self.encode_generally(encoding, max_payload, out)
+    }
+
+    /// The same, whatever message it is.
+    pub(super) fn encode_generally(
+        &self,
+        encoding: Encoding,
+        max_payload: u32,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
         let start = out.len();
         put_header(self.kind(), 0, out);
         let mut writer = Writer {
@@ -145,38 +166,7 @@ pub fn encode_data_head_within(
     max_payload: u32,
     out: &mut BytesMut,
 ) -> Result<(), EncodeError> {
-    let limit = max_payload;
-    if body_len > limit as usize {
-        return Err(EncodeError::TooLarge {
-            length: body_len,
-            limit,
-        });
-    }
-    let start = out.len();
-    put_header(Kind::StreamData, 0, out);
-    let mut writer = Writer {
-        encoding,
-        atoms: has_text_keys(Kind::StreamData),
-        limit,
-        left: limit as usize,
-        error: None,
-        out,
-    };
-    put_data_fields(stream, seq, RAW, &mut writer);
-    writer.key("body");
-    match encoding {
-        Encoding::MessagePack => msgpack::put_bytes_head(out, body_len as u32),
-        Encoding::Cbor => cbor::put_bytes_head(out, body_len),
-    }
-    let length = out.len().saturating_sub(start + HEADER).saturating_add(body_len);
-    if length > limit as usize {
-        out.truncate(start);
-        return Err(EncodeError::TooLarge { length, limit });
-    }
-    if let Some(field) = out.get_mut(start + HEADER - 4..start + HEADER) {
-        field.copy_from_slice(&(length as u32).to_be_bytes());
-    }
-    Ok(())
+    data::put_head(stream, seq, body_len, encoding, max_payload, out)
 }
 
 /// Writes what raw chunks of a call have in common: the header, without a length, and the map up to the length of `body`, with 0,

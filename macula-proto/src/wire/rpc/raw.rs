@@ -1,7 +1,7 @@
 //! Whole messages as they came, for those who pass them on.
 
 use super::decode::{detect, ids, message};
-use super::{Bad, HEADER, Kind, Message, RpcError, StreamId, VERSION};
+use super::{Bad, HEADER, Kind, Message, RpcError, StreamId, VERSION, data};
 use crate::wire::{DecodeLimits, Encoding};
 use bytes::Bytes;
 
@@ -98,6 +98,12 @@ impl RawMessage {
     /// Whatever is not one message that is all there and within `limits`; see [`RpcError`].
     pub fn decode(&self, limits: &DecodeLimits) -> Result<(Message, Encoding), Bad> {
         let kind = self.kind()?;
+        if kind == Kind::StreamData
+            && let Some(payload) = self.bytes.get(HEADER..)
+            && let Some((chunk, encoding)) = data::chunk(&self.bytes, payload, limits)
+        {
+            return Ok((Message::StreamData(chunk), encoding));
+        }
         message(kind, &self.payload(), limits).map_err(|error| Bad {
             error,
             kind: Some(kind),
