@@ -92,6 +92,8 @@ pub(crate) struct Seat {
     index: u8,
     incoming: Vec<(u8, ShardMessage)>,
     outgoing: Vec<Vec<ShardMessage>>,
+    /// Datagrams for others that were dropped because those are too slow.
+    dropped: u64,
 }
 
 /// What is left to do after a step.
@@ -338,6 +340,7 @@ impl Seat {
             roads,
             index,
             incoming: Vec::new(),
+            dropped: 0,
         }
     }
 
@@ -355,12 +358,13 @@ impl Seat {
                 outgoing.push(message);
             }
         }
+        state.stats.strays_dropped = self.dropped;
     }
 
     fn give(&mut self) {
         for (to, messages) in (0..).zip(&mut self.outgoing) {
             if !messages.is_empty() {
-                self.roads.give(self.index, to, messages);
+                self.dropped += self.roads.give(self.index, to, messages);
             }
         }
     }

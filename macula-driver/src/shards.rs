@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Binds `count` sockets to one port (`SO_REUSEPORT`) and makes an endpoint of each, the first of which decides what a
-/// [relay](crate::RelayServer::serve_shards) on all of them does. The kernel spreads clients over them by their addresses.
+/// [relay](crate::RelayServer::serve_shards) on all of them does. Linux spreads clients over them by their addresses.
 /// `wrap` puts each socket on a runtime, where its driver has to be spawned: each can have a thread of its own.
 ///
 /// `options` is asked for the settings of each endpoint. If they have no [`ResetKey`], all get the same new one. A port that
@@ -73,6 +73,9 @@ fn bind(addr: SocketAddr, options: &SocketOptions, count: usize) -> io::Result<V
     (0..count).map(|_| socket::bind(addr, &options)).collect()
 }
 
+/// Messages that may wait for a driver before datagrams are dropped. What else waits is bounded by the endpoints themselves.
+const MAX_WAITING: usize = 4096;
+
 /// What the drivers of one port have for each other.
 #[derive(Debug)]
 pub(crate) struct Roads {
@@ -103,13 +106,21 @@ impl Roads {
         }
     }
 
-    /// Hands over what one of them has for another, in order, and wakes that.
-    pub(crate) fn give(&self, from: u8, to: u8, messages: &mut Vec<ShardMessage>) {
-        let Some(mut inbox) = self.open(to) else { return };
-        inbox.messages.extend(messages.drain(..).map(|message| (from, message)));
+    /// Hands over what one of them has for another, in order, and wakes that. Answers how many datagrams were dropped.
+    pub(crate) fn give(&self, from: u8, to: u8, messages: &mut Vec<ShardMessage>) -> u64 {
+        let Some(mut inbox) = self.open(to) else { return 0 };
+        let mut dropped = 0;
+        for message in messages.drain(..) {
+            if inbox.messages.len() >= MAX_WAITING && message.may_be_dropped() {
+                dropped += 1;
+            } else {
+                inbox.messages.push((from, message));
+            }
+        }
         let driver = inbox.driver.take();
         drop(inbox);
         driver.into_iter().for_each(Waker::wake);
+        dropped
     }
 
     /// Lets a driver be woken by what comes. False if something is there already.
@@ -153,4 +164,83 @@ impl Roads {
 
 fn lock(inbox: &Mutex<Inbox>) -> MutexGuard<'_, Inbox> {
     inbox.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use bytes::BytesMut;
+    use macula_proto::{
+        Limits,
+        quic::{
+            DatagramMeta, DialConfig, EndpointConfig,
+            tls::{ClientTls, Trust},
+        },
+    };
+
+    use super::*;
+    use crate::clock;
+
+    fn core(index: u8) -> macula_proto::Endpoint {
+        let mut config = EndpointConfig::default();
+        config.reset_key = Some(ResetKey::new([1; 32]));
+        config.shard = Shard::new(index, 2).unwrap();
+        macula_proto::Endpoint::new(&config, Limits::default(), [index; 32]).unwrap()
+    }
+
+    /// A datagram for a connection id that the second shard made: it stands behind the other one in the first datagram of a dial.
+    fn for_the_second() -> Vec<u8> {
+        let mut second = core(1);
+        let tls = ClientTls::new(Trust::Insecure).alpn(["test"]);
+        let dial = DialConfig::new(tls.build(second.quic().clock()).unwrap());
+        let (now, to) = (clock::now(), SocketAddr::from(([127, 0, 0, 1], 1)));
+        second.quic().connect(now, &dial, to, "localhost").unwrap();
+        let mut first = Vec::new();
+        second.poll_transmit(now, NonZeroUsize::MIN, &mut first).unwrap();
+        let behind = &first[6 + usize::from(first[5])..];
+        [&[0x40], &behind[1..=usize::from(behind[0])], &[0; 40]].concat()
+    }
+
+    #[test]
+    fn datagrams_are_dropped_where_too_many_wait() {
+        let datagram = for_the_second();
+        let from = SocketAddr::from(([127, 0, 0, 1], 2));
+        let (mut first, roads) = (core(0), Roads::new(2));
+        let mut given = 0;
+        let mut dropped = 0;
+        while dropped < 3 {
+            let data = BytesMut::from(&datagram[..]);
+            first.handle_datagram(clock::now(), DatagramMeta::from(from), data);
+            let (to, message) = first.poll_shard().expect("it is not ours");
+            assert!(to == 1 && message.may_be_dropped());
+            given += 1;
+            dropped += roads.give(0, to, &mut vec![message]);
+        }
+        assert_eq!(given, MAX_WAITING + 3);
+        let mut waiting = Vec::new();
+        assert!(roads.has_mail(1) && !roads.has_mail(0));
+        roads.take(1, &mut waiting);
+        assert_eq!(waiting.len(), MAX_WAITING);
+        assert!(waiting.iter().all(|(from, _)| *from == 0));
+        assert!(!roads.has_mail(1));
+    }
+
+    #[test]
+    fn who_sleeps_is_woken_and_nobody_sleeps_over_a_message() {
+        let roads = Roads::new(2);
+        let cx = Context::from_waker(Waker::noop());
+        assert!(roads.sleep(1, &cx));
+        let mut first = core(0);
+        let from = SocketAddr::from(([127, 0, 0, 1], 2));
+        let data = BytesMut::from(&for_the_second()[..]);
+        first.handle_datagram(clock::now(), DatagramMeta::from(from), data);
+        let (to, message) = first.poll_shard().expect("it is not ours");
+        assert_eq!(roads.give(0, to, &mut vec![message]), 0);
+        assert!(!roads.sleep(1, &cx), "there is something");
+        roads.take(1, &mut Vec::new());
+        assert!(roads.sleep(1, &cx));
+        roads.break_up();
+        assert!(!roads.sleep(1, &cx), "all is over");
+    }
 }

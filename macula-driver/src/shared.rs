@@ -107,6 +107,8 @@ pub struct DriverStats {
     pub receive_errors: u64,
     /// Connections closed because too many waited to be accepted.
     pub refused_unaccepted: u64,
+    /// Datagrams for another endpoint on the port that were dropped because too much waits there.
+    pub strays_dropped: u64,
 }
 
 impl Shared {

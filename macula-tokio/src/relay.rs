@@ -49,6 +49,18 @@ impl RelayServer {
     /// Serves a relay on all endpoints that [`Endpoint::bind_shards`] bound to one port, with a thread for each; see
     /// [`macula_driver::RelayServer::serve_shards`].
     ///
+    /// ```no_run
+    /// # use macula_tokio::{Endpoint, ListenConfig, Options, RelayServer, TransportConfig, alpn};
+    /// # use macula_tokio::{proto::tunnel::relay::RelayConfig, tls::ServerTls};
+    /// # fn serve(tls: ServerTls) -> Result<(), Box<dyn std::error::Error>> {
+    /// let endpoints = Endpoint::bind_shards("[::]:4434".parse()?, 4, Options::default)?;
+    /// let mut listen = ListenConfig::new(tls.alpn([alpn::MACULA_DIST]).build(endpoints[0].clock())?);
+    /// listen.transport = TransportConfig::relay_listener();
+    /// let relay = RelayServer::serve_shards(&endpoints, &RelayConfig::default(), &listen)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ConfigError`](crate::ConfigError) names the setting that is out of range.
     pub fn serve_shards(

@@ -17,6 +17,13 @@ enum Kind {
     Relay(RelayMessage),
 }
 
+impl ShardMessage {
+    /// Whether it is a datagram, which may be dropped where too many wait, as on any network. Nothing else may be.
+    pub fn may_be_dropped(&self) -> bool {
+        matches!(self.0, Kind::Stray(_))
+    }
+}
+
 /// Several endpoints that [share a port](Shard), each with a socket and, if its driver wants, a processor of its own.
 ///
 /// A relay can run on all of them together: [`serve_relay`](Self::serve_relay) on each, with the same settings. The one with index 0
@@ -24,7 +31,8 @@ enum Kind {
 /// shard that accepted it, and nothing of it concerns the others.
 ///
 /// What they have for each other has to be carried by whoever drives them, in order between each two, and promptly: no datagram
-/// is sent instead. Nothing of it is lost or repeated, and all live as long as one of them does.
+/// is sent instead. Nothing of it is repeated, or lost but for [datagrams](ShardMessage::may_be_dropped), and all live as long as one
+/// of them does.
 impl Endpoint {
     /// The shard that this endpoint is.
     pub fn shard(&self) -> Shard {
