@@ -24,6 +24,9 @@ const MAX_ROUNDS: usize = 8;
 /// Datagrams received before something is done about them, and at most one more receive call's worth.
 const MAX_INBOX: usize = 512;
 
+/// The same where they are passed on: the next hop should not have to wait for more than a send call's worth or two.
+const MAX_PASSED_ON: usize = 96;
+
 /// Datagrams handed to the endpoint before others get at the lock.
 const MAX_DATAGRAMS: usize = 128;
 
@@ -176,7 +179,7 @@ impl<S: Socket> Driver<S> {
                 Ok(()) => {
                     self.errors = 0;
                     let after = self.udp.inbox.len();
-                    if after - before < MANY || after >= MAX_INBOX {
+                    if after - before < MANY || after >= self.most() {
                         return Ok(true);
                     }
                 }
@@ -192,6 +195,11 @@ impl<S: Socket> Driver<S> {
                 }
             }
         }
+    }
+
+    /// Datagrams received before something is done about them.
+    fn most(&self) -> usize {
+        if self.udp.passes_on() { MAX_PASSED_ON } else { MAX_INBOX }
     }
 
     /// Looks for datagrams and for work of the handles for a while before the thread may sleep. True if there is something.

@@ -23,6 +23,9 @@ const COPY_BELOW: usize = 4 << 10;
 /// Slabs that are lent out and may come back.
 const MAX_LENT: usize = 64;
 
+/// Bytes in a slab from which on it is worth to be lent with the small datagrams in it, where those are passed on soon.
+const WORTH_LENDING: usize = 16 << 10;
+
 /// Room for one ordinary datagram. Allocators are slow with pieces of this size, so these are used again.
 const SMALL: usize = 1536;
 
@@ -40,6 +43,8 @@ const MAX_SPARE: usize = 8;
 pub(crate) struct Udp {
     state: UdpSocketState,
     family: Family,
+    /// Small datagrams, too, may keep their slab: they will not keep it for long.
+    passes_on: bool,
     slabs: Vec<BytesMut>,
     metas: Vec<RecvMeta>,
     lent: VecDeque<BytesMut>,
@@ -55,15 +60,17 @@ pub(crate) struct Udp {
 }
 
 impl Udp {
-    /// Prepares a socket. `batch` buffers are filled by one receive call, 1 to 32.
+    /// Prepares a socket. `batch` buffers are filled by one receive call, 1 to 32; `passes_on` is
+    /// [`Options::passes_on`](crate::Options::passes_on).
     ///
     /// # Errors
     /// Those of the operating system.
-    pub(crate) fn new(socket: &UdpSocket, batch: usize) -> io::Result<Self> {
+    pub(crate) fn new(socket: &UdpSocket, batch: usize, passes_on: bool) -> io::Result<Self> {
         let batch = batch.clamp(1, BATCH_SIZE);
         Ok(Self {
             state: UdpSocketState::new(socket.into())?,
             family: Family::of(socket)?,
+            passes_on,
             slabs: (0..batch).map(|_| BytesMut::zeroed(SLAB)).collect(),
             metas: vec![RecvMeta::default(); batch],
             lent: VecDeque::new(),
@@ -73,6 +80,11 @@ impl Udp {
             spare: Vec::new(),
             send_errors: 0,
         })
+    }
+
+    /// Whether what is received is passed on soon.
+    pub(crate) fn passes_on(&self) -> bool {
+        self.passes_on
     }
 
     pub(crate) fn family(&self) -> Family {
@@ -113,41 +125,51 @@ impl Udp {
             local_ip: meta.dst_ip.map(|ip| ip.to_canonical()),
             ecn: meta.ecn.map(|ecn| ecn as u8),
         };
-        if stride < COPY_BELOW {
+        let next = match stride >= COPY_BELOW {
+            true => Some(Self::back(&mut self.lent).unwrap_or_else(|| BytesMut::zeroed(SLAB))),
+            false if self.passes_on && len >= WORTH_LENDING => Self::one_of_few(&mut self.lent),
+            false => None,
+        };
+        let Some(next) = next else {
             for datagram in slab[..len].chunks(stride) {
                 self.inbox.push_back((from, copy(&mut self.lent_small, datagram)));
             }
             return;
-        }
+        };
         let mut data = slab.split_to(len);
         while !data.is_empty() {
             let datagram = data.split_to(stride.min(data.len()));
-            let datagram = if datagram.len() < COPY_BELOW {
+            let datagram = if datagram.len() < COPY_BELOW && stride >= COPY_BELOW {
                 BytesMut::from(&datagram[..])
             } else {
                 datagram
             };
             self.inbox.push_back((from, datagram));
         }
-        let used = std::mem::replace(slab, Self::fresh(&mut self.lent));
+        let used = std::mem::replace(slab, next);
         if self.lent.len() < MAX_LENT {
             self.lent.push_back(used);
         }
     }
 
-    /// A slab that came back, or a new one.
-    fn fresh(lent: &mut VecDeque<BytesMut>) -> BytesMut {
+    /// A slab that came back, or a new one unless many are out: whoever leaves small datagrams unread must not keep much.
+    fn one_of_few(lent: &mut VecDeque<BytesMut>) -> Option<BytesMut> {
+        Self::back(lent).or_else(|| (lent.len() < MAX_LENT).then(|| BytesMut::zeroed(SLAB)))
+    }
+
+    /// A slab that came back.
+    fn back(lent: &mut VecDeque<BytesMut>) -> Option<BytesMut> {
         // Whatever was lent first is usually back first; look at a few, so that one kept for long costs nothing.
         for _ in 0..lent.len().min(4) {
             let Some(mut slab) = lent.pop_front() else { break };
             slab.clear();
             if slab.try_reclaim(SLAB) {
                 slab.resize(SLAB, 0);
-                return slab;
+                return Some(slab);
             }
             lent.push_back(slab);
         }
-        BytesMut::zeroed(SLAB)
+        None
     }
 
     /// Sends the oldest transmit of the outbox.
@@ -225,6 +247,50 @@ mod tests {
         assert_eq!(second, [2; 1200][..]);
         assert_eq!(again[0], [3; 1452][..]);
         assert_eq!(again[1], [4; 1452][..]);
+    }
+
+    /// A receive call that brought `len` bytes in datagrams of `stride`.
+    fn received(udp: &mut Udp, len: usize, stride: usize) -> Vec<BytesMut> {
+        for (at, byte) in udp.slabs[0].iter_mut().enumerate() {
+            *byte = (at % 251) as u8;
+        }
+        udp.metas[0].len = len;
+        udp.metas[0].stride = stride;
+        udp.take(0);
+        let datagrams: Vec<_> = udp.inbox.drain(..).map(|(_, datagram)| datagram).collect();
+        let expected: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+        assert!(
+            datagrams
+                .iter()
+                .map(|datagram| &datagram[..])
+                .eq(expected.chunks(stride))
+        );
+        datagrams
+    }
+
+    #[test]
+    fn what_is_passed_on_is_not_copied_while_few_slabs_are_out() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut udp = Udp::new(&socket, 1, true).unwrap();
+        let lies_in_slab = |datagrams: &[BytesMut]| datagrams[0].as_ptr().wrapping_add(1400) == datagrams[1].as_ptr();
+        let first = received(&mut udp, 20_000, 1400);
+        assert!(lies_in_slab(&first));
+        // Little in a slab is not worth it.
+        assert!(!lies_in_slab(&received(&mut udp, 3000, 1400)));
+        drop(first);
+        let mut kept: Vec<_> = (0..MAX_LENT).map(|_| received(&mut udp, 60_000, 1400)).collect();
+        assert!(kept.iter().all(|datagrams| lies_in_slab(datagrams)));
+        let copied = received(&mut udp, 60_000, 1400);
+        assert!(!lies_in_slab(&copied), "too many are out");
+        assert_eq!(udp.lent.len(), MAX_LENT);
+        // Large datagrams have no other way.
+        received(&mut udp, 60_000, 9000);
+        assert_eq!(udp.lent.len(), MAX_LENT);
+        kept.clear();
+        assert!(lies_in_slab(&received(&mut udp, 60_000, 1400)), "they came back");
+        // Whoever reads at leisure gets copies.
+        let mut udp = Udp::new(&socket, 1, false).unwrap();
+        assert!(!lies_in_slab(&received(&mut udp, 60_000, 1400)));
     }
 
     #[test]

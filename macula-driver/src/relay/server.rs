@@ -64,6 +64,7 @@ impl RelayServer {
             limits: relay.limits.clone(),
             // Several connections share one socket: short batches keep their turns short.
             receive_batch: 4,
+            passes_on: true,
             ..Options::default()
         };
         let endpoint = Endpoint::bind::<R>(addr, options)?;

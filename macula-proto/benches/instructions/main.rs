@@ -214,16 +214,16 @@ fn chunk(encoding: Encoding) -> Bytes {
 }
 
 #[library_benchmark]
-#[bench::msgpack(config = limit(898), args = (BytesMut::with_capacity(512), Encoding::MessagePack))]
-#[bench::cbor(config = limit(1_038), args = (BytesMut::with_capacity(512), Encoding::Cbor))]
+#[bench::msgpack(config = limit(186), args = (BytesMut::with_capacity(512), Encoding::MessagePack))]
+#[bench::cbor(config = limit(188), args = (BytesMut::with_capacity(512), Encoding::Cbor))]
 fn chunk_head_encode(mut out: BytesMut, encoding: Encoding) -> BytesMut {
     rpc::encode_data_head(black_box(STREAM), 300, 64, encoding, &mut out).expect("short enough");
     out
 }
 
 #[library_benchmark]
-#[bench::msgpack(config = limit(3_848), args = (chunk(Encoding::MessagePack)))]
-#[bench::cbor(config = limit(4_477), args = (chunk(Encoding::Cbor)))]
+#[bench::msgpack(config = limit(895), args = (chunk(Encoding::MessagePack)))]
+#[bench::cbor(config = limit(917), args = (chunk(Encoding::Cbor)))]
 fn chunk_decode(message: Bytes) -> Option<Result<(rpc::Message, Encoding), rpc::Bad>> {
     let mut decoder = rpc::Decoder::default();
     decoder.push(black_box(message));

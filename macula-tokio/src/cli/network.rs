@@ -228,6 +228,7 @@ fn bind_relay(options: &RelayOptions) -> io::Result<Vec<Endpoint>> {
         settings.limits = options.relay.limits.clone();
         // Several connections share the socket: short batches keep their turns short.
         settings.receive_batch = 4;
+        settings.passes_on = true;
         // A second relay on the same port shall fail, not take half of the first one's datagrams.
         settings.socket.reuse_port = false;
         // Who was connected to this relay before it was started again learns of it at once.

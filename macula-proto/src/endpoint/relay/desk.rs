@@ -27,8 +27,8 @@ struct Parts {
     all: Part,
     /// The machine ended it: it hears no more of it.
     ended: bool,
-    /// Waits for what the tunnel carried.
-    closed: Option<Report>,
+    /// Waits for what the tunnel carried. Few have one, so it takes little room in the others.
+    closed: Option<Box<Report>>,
 }
 
 /// What becomes of an action.
@@ -135,7 +135,7 @@ impl Desk {
             && let Some(parts) = self.tunnels.get_mut(tunnel)
         {
             let tunnel = *tunnel;
-            parts.closed = Some(report);
+            parts.closed = Some(Box::new(report));
             return if parts.open == 0 { self.settle(tunnel) } else { None };
         }
         Some(report)
@@ -144,7 +144,7 @@ impl Desk {
     /// The report of the end of a tunnel all of whose parts are over, if it is there.
     fn settle(&mut self, tunnel: TunnelKey) -> Option<Report> {
         let parts = self.tunnels.get_mut(&tunnel)?;
-        let mut report = parts.closed.take()?;
+        let mut report = *parts.closed.take()?;
         if let Report::TunnelClosed { bytes, .. } = &mut report {
             *bytes = Some(parts.all.bytes);
         }

@@ -31,12 +31,17 @@ pub(super) enum Place {
 #[derive(Debug)]
 enum Source {
     Stream(End),
-    /// Blocks that came from another shard, and whether its stream has ended behind them.
-    Shard {
-        shard: u8,
-        arrived: VecDeque<Bytes>,
-        ended: bool,
-    },
+    /// The usual tunnel has none of it.
+    Shard(Box<Arrivals>),
+}
+
+/// What came from another shard.
+#[derive(Debug)]
+struct Arrivals {
+    shard: u8,
+    blocks: VecDeque<Bytes>,
+    /// Its stream has ended behind them.
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -74,11 +79,11 @@ impl Direction {
     pub(super) fn new(from: Place, to: Place, prefix: &Bytes) -> Self {
         let from = match from {
             Place::Here(end) => Source::Stream(end),
-            Place::There(shard) => Source::Shard {
+            Place::There(shard) => Source::Shard(Box::new(Arrivals {
                 shard,
-                arrived: VecDeque::new(),
+                blocks: VecDeque::new(),
                 ended: false,
-            },
+            })),
         };
         let (to, pending) = match to {
             Place::Here(end) => (Sink::Stream(end), prefix.clone()),
@@ -101,7 +106,7 @@ impl Direction {
     pub(super) fn source(&self) -> Option<End> {
         match self.from {
             Source::Stream(end) => Some(end),
-            Source::Shard { .. } => None,
+            Source::Shard(_) => None,
         }
     }
 
@@ -177,15 +182,15 @@ impl Direction {
                 let end = *end;
                 self.read_stream(quic, end, max, pieces)
             }
-            Source::Shard { shard, arrived, ended } => {
-                let Some(first) = arrived.front_mut() else {
-                    self.finishing |= *ended;
-                    return ended.then_some(0);
+            Source::Shard(arrivals) => {
+                let Some(first) = arrivals.blocks.front_mut() else {
+                    self.finishing |= arrivals.ended;
+                    return arrivals.ended.then_some(0);
                 };
                 self.pending = first.split_to(max.min(first.len()));
                 if first.is_empty() {
-                    arrived.pop_front();
-                    posts.extend([(*shard, Crossing::Credit)]);
+                    arrivals.blocks.pop_front();
+                    posts.extend([(arrivals.shard, Crossing::Credit)]);
                 }
                 Some(self.pending.len())
             }
@@ -240,15 +245,15 @@ impl Direction {
                     let _ = stream.stop(code);
                 });
             }
-            Source::Shard { shard, .. } => posts.extend([(shard, Crossing::Stop(code))]),
+            Source::Shard(ref arrivals) => posts.extend([(arrivals.shard, Crossing::Stop(code))]),
         }
     }
 
     /// Everything that was written has arrived, the end too.
     pub(super) fn delivered(&mut self, posts: &mut impl Extend<Post>) {
         self.over = true;
-        if let Source::Shard { shard, .. } = self.from {
-            posts.extend([(shard, Crossing::Delivered)]);
+        if let Source::Shard(arrivals) = &self.from {
+            posts.extend([(arrivals.shard, Crossing::Delivered)]);
         }
     }
 
@@ -256,15 +261,15 @@ impl Direction {
     pub(super) fn cross(&mut self, quic: &mut quic::Endpoint, crossing: Crossing) {
         match crossing {
             Crossing::Block(bytes) => {
-                if let Source::Shard { arrived, .. } = &mut self.from
+                if let Source::Shard(arrivals) = &mut self.from
                     && !self.over
                 {
-                    arrived.push_back(bytes);
+                    arrivals.blocks.push_back(bytes);
                 }
             }
             Crossing::Finish => {
-                if let Source::Shard { ended, .. } = &mut self.from {
-                    *ended = true;
+                if let Source::Shard(arrivals) = &mut self.from {
+                    arrivals.ended = true;
                 }
             }
             Crossing::Credit => {
@@ -282,8 +287,8 @@ impl Direction {
     fn abandon(&mut self) {
         self.over = true;
         self.pending = Bytes::new();
-        if let Source::Shard { arrived, .. } = &mut self.from {
-            arrived.clear();
+        if let Source::Shard(arrivals) = &mut self.from {
+            arrivals.blocks.clear();
         }
     }
 }

@@ -210,6 +210,7 @@ async fn end(endpoints: &[Endpoint]) {
 fn relay(args: &BenchArgs, credentials: Credentials) -> Result<(Endpoint, RelayServer), Failure> {
     let mut options = Options::default();
     options.receive_batch = 4;
+    options.passes_on = true;
     let endpoint = socket(options)?;
     let tls = ServerTls::new(credentials).alpn([alpn::MACULA_DIST]);
     let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(failed)?);

@@ -122,6 +122,7 @@ pub(crate) fn tunnels(credentials: Credentials) -> Boxed<'static, (Box<dyn Opene
         let (at, relay) = Party::start(async move || {
             let mut options = Options::default();
             options.receive_batch = 4;
+            options.passes_on = true;
             let (endpoint, listen) = setup(alpn::MACULA_DIST).listener(&own, options)?;
             let config = our_setup::roomy_relay(MOST as usize);
             let relay = RelayServer::serve(&endpoint, config, listen)?;

@@ -63,6 +63,7 @@ pub(crate) fn relay(credentials: &Credentials, tuning: Tuning) -> Result<RelaySe
     let options = || {
         let mut options = options(tuning.relay_spin);
         options.receive_batch = 4;
+        options.passes_on = true;
         options
     };
     let setup = setup(alpn::MACULA_DIST, tuning);
