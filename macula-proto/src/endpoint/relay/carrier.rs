@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     super::lane::{Lane, refuse},
-    crossing::{Crossing, RelayMessage, Told},
+    crossing::{Crossing, RelayMessage, Told, Way},
     direction::{End, Place},
     keys::Keys,
     splice::Splices,
@@ -19,7 +19,7 @@ use crate::{
     quic::{self, ConnectionHandle, Dir, OpenError, Shard, Side, StreamId},
     tunnel::{
         ConnKey, StreamKey,
-        relay::{Action, TunnelBytes, TunnelKey},
+        relay::{Action, Event, TunnelBytes, TunnelKey},
     },
 };
 
@@ -80,11 +80,11 @@ impl Carrier {
     pub(super) fn connected(&mut self, quic: &mut quic::Endpoint, handle: ConnectionHandle) -> Option<Told> {
         let conn = quic.connection(handle).ok()?;
         self.lanes.insert(handle, None);
-        Some(Told::Connected {
+        Some(Told::Event(Event::Connected {
             conn: self.keys.key(handle),
             pin: conn.handshake().peer_pin.map(|pin| pin.0),
             remote: conn.remote_address(),
-        })
+        }))
     }
 
     /// Takes an event of a connection of the relay.
@@ -97,10 +97,10 @@ impl Carrier {
             self.lanes.remove(&conn);
             self.unheard.remove(&conn);
             self.splices.connection_lost(conn);
-            return Seen::Told(Told::ConnectionLost(key));
+            return Seen::Told(Told::Event(Event::ConnectionLost { conn: key }));
         }
         if let quic::Event::StreamsAvailable { dir: Dir::Bi, .. } = event {
-            return Seen::Told(Told::StreamsAvailable(key));
+            return Seen::Told(Told::Event(Event::StreamsAvailable { conn: key }));
         }
         let Some(stream) = event.stream() else {
             return Seen::Nothing;
@@ -128,7 +128,9 @@ impl Carrier {
         let is_control = stream.dir() == Dir::Bi && stream.initiator() == Side::Client && stream.index() == 0;
         if !is_control {
             refuse(quic, conn, stream, Code::REFUSED);
-            return Seen::Told(Told::ExtraStream(self.keys.key(conn)));
+            return Seen::Told(Told::Event(Event::ExtraStream {
+                conn: self.keys.key(conn),
+            }));
         }
         let lane = Lane::new(quic, conn, stream, self.backlog);
         self.lanes.insert(conn, Some(lane));
@@ -149,7 +151,7 @@ impl Carrier {
                 }
                 Told::ControlBytes { conn, bytes }
             }
-            Err(end) => Told::ControlEnded { conn, end },
+            Err(end) => Told::Event(Event::ControlEnded { conn, end }),
         })
     }
 
@@ -168,12 +170,18 @@ impl Carrier {
         match action {
             Action::SendControl { conn, bytes } => {
                 let lane = self.lanes.get_mut(&self.keys.handle(conn)?)?.as_mut()?;
-                return lane.send(quic, &bytes).err().map(|_| Told::ControlStalled(conn));
+                return lane
+                    .send(quic, &bytes)
+                    .err()
+                    .map(|_| Told::Event(Event::ControlStalled { conn }));
             }
             Action::OpenStream { conn, ticket } => {
                 return match quic.connection(self.keys.handle(conn)?).ok()?.open(Dir::Bi) {
-                    Ok(stream) => Some(Told::StreamOpened(ticket, StreamKey(stream.get()))),
-                    Err(OpenError::Blocked) => Some(Told::StreamUnavailable(ticket)),
+                    Ok(stream) => Some(Told::Event(Event::StreamOpened {
+                        ticket,
+                        stream: StreamKey(stream.get()),
+                    })),
+                    Err(OpenError::Blocked) => Some(Told::Event(Event::StreamUnavailable { ticket })),
                     // The loss of the connection settles the ticket.
                     Err(_) => None,
                 };
@@ -222,14 +230,8 @@ impl Carrier {
         Some(over.map(|(tunnel, part)| Told::PartEnded(tunnel, part)))
     }
 
-    pub(super) fn on_crossing(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        tunnel: TunnelKey,
-        to_target: bool,
-        crossing: Crossing,
-    ) {
-        self.splices.on_crossing(quic, tunnel, to_target, crossing);
+    pub(super) fn on_crossing(&mut self, quic: &mut quic::Endpoint, way: Way, crossing: Crossing) {
+        self.splices.on_crossing(quic, way, crossing);
     }
 
     /// What is to be said to other shards about tunnels.

@@ -1,14 +1,12 @@
 //! What the shards of a relay say to each other.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 
 use crate::{
     Code,
     tunnel::{
-        ConnKey, ControlEnd, StreamKey,
-        relay::{Action, Event, Ticket, TunnelBytes, TunnelKey},
+        ConnKey,
+        relay::{Action, Event, TunnelBytes, TunnelKey},
     },
 };
 
@@ -26,37 +24,25 @@ pub(crate) enum RelayMessage {
     /// So many bytes of the control stream were heard.
     Heard { conn: ConnKey, bytes: usize },
     /// Between the two shards of a tunnel, about one of its directions.
-    Crossing {
-        tunnel: TunnelKey,
-        to_target: bool,
-        crossing: Crossing,
-    },
+    Crossing(Way, Crossing),
 }
 
-/// What the shard that has a connection tells the one that decides: events of the machine that own what they carry.
+/// What the shard that has a connection tells the one that decides.
 #[derive(Debug)]
 pub(crate) enum Told {
-    Connected {
-        conn: ConnKey,
-        pin: Option<[u8; 32]>,
-        remote: SocketAddr,
-    },
-    ControlBytes {
-        conn: ConnKey,
-        bytes: Bytes,
-    },
-    ControlEnded {
-        conn: ConnKey,
-        end: ControlEnd,
-    },
-    ControlStalled(ConnKey),
-    ExtraStream(ConnKey),
-    StreamOpened(Ticket, StreamKey),
-    StreamUnavailable(Ticket),
-    StreamsAvailable(ConnKey),
-    /// The shard's part of a tunnel is over.
+    /// Bytes of a control stream, which an event only borrows.
+    ControlBytes { conn: ConnKey, bytes: Bytes },
+    /// Any other event of the machine but the end of a tunnel.
+    Event(Event<'static>),
+    /// The shard's part of a tunnel is over. The machine hears of the end when all parts are.
     PartEnded(TunnelKey, Part),
-    ConnectionLost(ConnKey),
+}
+
+/// One direction of a tunnel: towards its target, or back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Way {
+    pub(super) tunnel: TunnelKey,
+    pub(super) to_target: bool,
 }
 
 /// What one shard has to say of a tunnel that is over.
@@ -83,22 +69,4 @@ pub(crate) enum Crossing {
     Delivered,
     /// The receiver stopped its stream.
     Stop(Code),
-}
-
-impl Told {
-    /// The event of the machine; `None` for the part of a tunnel, which it hears of when all parts are over.
-    pub(super) fn event(&self) -> Option<Event<'_>> {
-        Some(match *self {
-            Self::Connected { conn, pin, remote } => Event::Connected { conn, pin, remote },
-            Self::ControlBytes { conn, ref bytes } => Event::ControlBytes { conn, bytes },
-            Self::ControlEnded { conn, end } => Event::ControlEnded { conn, end },
-            Self::ControlStalled(conn) => Event::ControlStalled { conn },
-            Self::ExtraStream(conn) => Event::ExtraStream { conn },
-            Self::StreamOpened(ticket, stream) => Event::StreamOpened { ticket, stream },
-            Self::StreamUnavailable(ticket) => Event::StreamUnavailable { ticket },
-            Self::StreamsAvailable(conn) => Event::StreamsAvailable { conn },
-            Self::ConnectionLost(conn) => Event::ConnectionLost { conn },
-            Self::PartEnded(..) => return None,
-        })
-    }
 }

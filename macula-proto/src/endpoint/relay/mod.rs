@@ -198,11 +198,7 @@ impl RelayRole {
                     self.read_control(quic, now, conn, reports);
                 }
             }
-            RelayMessage::Crossing {
-                tunnel,
-                to_target,
-                crossing,
-            } => self.carrier.on_crossing(quic, tunnel, to_target, crossing),
+            RelayMessage::Crossing(way, crossing) => self.carrier.on_crossing(quic, way, crossing),
         }
     }
 
@@ -231,7 +227,7 @@ impl RelayRole {
 
     fn hear(&mut self, quic: &mut quic::Endpoint, now: Now, from: u8, told: Told, reports: &mut impl Extend<Report>) {
         let Some(desk) = &mut self.desk else { return };
-        if note(desk, now, from, &told, &mut self.actions, reports) {
+        if note(desk, now, from, told, &mut self.actions, reports) {
             self.execute(quic, now, reports);
         }
     }
@@ -268,7 +264,7 @@ impl RelayRole {
                 }
             }
             let Some(answer) = answers.pop_front() else { break };
-            note(desk, now, own, &answer, &mut self.actions, reports);
+            note(desk, now, own, answer, &mut self.actions, reports);
         }
     }
 }
@@ -278,23 +274,18 @@ fn note(
     desk: &mut Desk,
     now: Now,
     from: u8,
-    told: &Told,
+    told: Told,
     actions: &mut Vec<Action>,
     reports: &mut impl Extend<Report>,
 ) -> bool {
-    let event = match told {
-        Told::PartEnded(tunnel, part) => match desk.part_ended(from, *tunnel, *part) {
-            Some(Ok(event)) => Some(event),
-            Some(Err(report)) => {
-                reports.extend([report]);
-                None
-            }
-            None => None,
+    match told {
+        Told::ControlBytes { conn, bytes } => desk.handle(now, Event::ControlBytes { conn, bytes: &bytes }, actions),
+        Told::Event(event) => desk.handle(now, event, actions),
+        Told::PartEnded(tunnel, part) => match desk.part_ended(from, tunnel, part) {
+            Some(Ok(event)) => desk.handle(now, event, actions),
+            Some(Err(report)) => reports.extend([report]),
+            None => {}
         },
-        told => told.event(),
-    };
-    if let Some(event) = event {
-        desk.handle(now, event, actions);
     }
     !actions.is_empty()
 }

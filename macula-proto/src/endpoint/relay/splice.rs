@@ -29,7 +29,7 @@ use bytes::Bytes;
 
 use super::{
     bucket::Bucket,
-    crossing::{Crossing, Part, RelayMessage},
+    crossing::{Crossing, Part, RelayMessage, Way},
     direction::{Direction, End, Place, Post, with},
 };
 use crate::{
@@ -41,13 +41,6 @@ use crate::{
 
 /// Blocks that one direction moves before others have their turn.
 const BLOCKS_PER_TURN: usize = 4;
-
-/// One direction of a tunnel: towards its target, or back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Way {
-    tunnel: TunnelKey,
-    to_target: bool,
-}
 
 #[derive(Debug)]
 struct Splice {
@@ -74,7 +67,7 @@ pub(super) struct Splices {
     /// The tunnel that was started last. Keys of tunnels only grow.
     latest: Option<TunnelKey>,
     /// What another shard said about tunnels that this one has not been told to start yet.
-    early: BTreeMap<TunnelKey, Vec<(bool, Crossing)>>,
+    early: BTreeMap<TunnelKey, Vec<(Way, Crossing)>>,
 }
 
 /// What became of a direction's turn.
@@ -176,24 +169,18 @@ impl Splices {
     }
 
     /// Takes what another shard says about a tunnel.
-    pub(super) fn on_crossing(
-        &mut self,
-        quic: &mut quic::Endpoint,
-        tunnel: TunnelKey,
-        to_target: bool,
-        crossing: Crossing,
-    ) {
-        let Some(splice) = self.tunnels.get_mut(&tunnel) else {
-            if self.latest < Some(tunnel) {
-                self.early.entry(tunnel).or_default().push((to_target, crossing));
+    pub(super) fn on_crossing(&mut self, quic: &mut quic::Endpoint, way: Way, crossing: Crossing) {
+        let Some(splice) = self.tunnels.get_mut(&way.tunnel) else {
+            if self.latest < Some(way.tunnel) {
+                self.early.entry(way.tunnel).or_default().push((way, crossing));
             }
             return;
         };
         if let Crossing::Reset(code) | Crossing::Stop(code) = crossing {
             splice.reset.get_or_insert(code);
         }
-        splice.direction(to_target).cross(quic, crossing);
-        self.wake(Way { tunnel, to_target });
+        splice.direction(way.to_target).cross(quic, crossing);
+        self.wake(way);
     }
 
     /// What is to be said to other shards.
@@ -327,23 +314,17 @@ impl Splices {
             && *entry.key() <= tunnel
         {
             let (about, said) = entry.remove_entry();
-            for (to_target, crossing) in said {
-                if about == tunnel {
-                    self.on_crossing(quic, tunnel, to_target, crossing);
+            if about == tunnel {
+                for (way, crossing) in said {
+                    self.on_crossing(quic, way, crossing);
                 }
             }
         }
     }
 
-    fn post(&mut self, Way { tunnel, to_target }: Way) {
-        let messages = self.posts.drain(..).map(|(shard, crossing)| {
-            let message = RelayMessage::Crossing {
-                tunnel,
-                to_target,
-                crossing,
-            };
-            (shard, message)
-        });
+    fn post(&mut self, way: Way) {
+        let messages = self.posts.drain(..);
+        let messages = messages.map(|(shard, crossing)| (shard, RelayMessage::Crossing(way, crossing)));
         self.outbox.extend(messages);
     }
 
