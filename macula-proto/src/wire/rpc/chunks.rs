@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{EncodeError, HEADER, Kind, StreamId, encode::put_data_start};
+use super::{EncodeError, HEADER, Kind, StreamId, data};
 use crate::wire::{Encoding, cbor, msgpack};
 
 /// Longest body that is taken here, in bytes: those that are copied out of what they came in. Around longer ones the cost of
@@ -28,7 +28,7 @@ pub(crate) struct ChunkHead {
 impl ChunkHead {
     pub(crate) fn new(stream: StreamId, encoding: Encoding) -> Self {
         let mut ready = BytesMut::with_capacity(96);
-        let at = put_data_start(stream, encoding, &mut ready);
+        let at = data::put_start(stream, encoding, &mut ready);
         Self {
             encoding,
             ready,

@@ -81,6 +81,15 @@ pub(super) fn put_head(
     }
 }
 
+/// Appends what raw chunks of a call have in common: the header, without a length, and the map up to the length of the body, with 0, one
+/// byte, for the number of the chunk. Answers where that stands.
+pub(super) fn put_start(stream: StreamId, encoding: Encoding, out: &mut BytesMut) -> usize {
+    match encoding {
+        Encoding::MessagePack => MSGPACK.put_start(stream, 0, 0, out),
+        Encoding::Cbor => CBOR.put_start(stream, 0, 0, out),
+    }
+}
+
 impl<const F: usize, const S: usize, const B: usize> Form<F, S, B> {
     /// Piece by piece straight to its place: a head that is put together elsewhere and copied has to wait for its own bytes.
     #[inline]
@@ -98,15 +107,23 @@ impl<const F: usize, const S: usize, const B: usize> Form<F, S, B> {
             return Err(EncodeError::TooLarge { length, limit });
         }
         out.reserve(HEADER + length);
-        let [a, b, c, d] = (length as u32).to_be_bytes();
+        self.put_start(stream, seq, length as u32, out);
+        self.lengths.put(body_len as u64, out);
+        Ok(())
+    }
+
+    /// Everything before the length of the body. Answers where the number stands.
+    #[inline]
+    fn put_start(&self, stream: StreamId, seq: u64, length: u32, out: &mut BytesMut) -> usize {
+        let [a, b, c, d] = length.to_be_bytes();
         out.put_slice(&[VERSION, Kind::StreamData.as_u8(), 0, 0, a, b, c, d]);
         out.put_slice(self.front);
+        let number = out.len();
         self.numbers.put(seq, out);
         out.put_slice(self.stream);
         out.put_slice(&stream.0);
         out.put_slice(self.body);
-        self.lengths.put(body_len as u64, out);
-        Ok(())
+        number
     }
 }
 

@@ -169,28 +169,6 @@ pub fn encode_data_head_within(
     data::put_head(stream, seq, body_len, encoding, max_payload, out)
 }
 
-/// Writes what raw chunks of a call have in common: the header, without a length, and the map up to the length of `body`, with 0,
-/// one byte, for the number of the chunk. Answers where that stands.
-pub(super) fn put_data_start(stream: StreamId, encoding: Encoding, out: &mut BytesMut) -> usize {
-    put_header(Kind::StreamData, 0, out);
-    let mut writer = Writer {
-        encoding,
-        atoms: has_text_keys(Kind::StreamData),
-        limit: MAX_PAYLOAD,
-        left: MAX_PAYLOAD as usize,
-        error: None,
-        out,
-    };
-    writer.map([true, true, true, true]);
-    writer.key("encoding");
-    writer.word(RAW.as_bytes());
-    writer.uint("seq", 0);
-    let number = writer.out.len() - 1;
-    writer.bytes("stream_id", stream.as_bytes());
-    writer.key("body");
-    number
-}
-
 pub(super) fn put_header(kind: Kind, length: u32, out: &mut BytesMut) {
     const FLAGS: u8 = 0;
     const RESERVED: u8 = 0;
