@@ -34,7 +34,8 @@ const MAX_DATAGRAMS: usize = 128;
 const MAX_BYTES: usize = 512 << 10;
 
 /// A receive call that brings at least this many datagrams is followed by others before anything is done about them, so that
-/// they are acknowledged and passed on together.
+/// they are acknowledged and passed on together. Where each of its buffers has as many, their sender has gathered them already: what
+/// is passed on goes on at once.
 const MANY: usize = 32;
 
 /// Receive calls failing in a row that end the endpoint.
@@ -176,10 +177,9 @@ impl<S: Socket> Driver<S> {
             }
             let udp = &mut self.udp;
             match self.socket.try_recv(|socket| udp.receive(socket)) {
-                Ok(()) => {
+                Ok(buffers) => {
                     self.errors = 0;
-                    let after = self.udp.inbox.len();
-                    if after - before < MANY || after >= self.most() {
+                    if self.is_enough(before, buffers) {
                         return Ok(true);
                     }
                 }
@@ -197,9 +197,12 @@ impl<S: Socket> Driver<S> {
         }
     }
 
-    /// Datagrams received before something is done about them.
-    fn most(&self) -> usize {
-        if self.udp.passes_on() { MAX_PASSED_ON } else { MAX_INBOX }
+    /// Whether there is enough to do, after a receive call that filled `buffers` and before which there were `before` datagrams.
+    fn is_enough(&self, before: usize, buffers: usize) -> bool {
+        let all = self.udp.inbox.len();
+        let new = all - before;
+        let most = if self.udp.passes_on() { MAX_PASSED_ON } else { MAX_INBOX };
+        new < MANY || all >= most || (self.udp.passes_on() && new >= MANY * buffers)
     }
 
     /// Looks for datagrams and for work of the handles for a while before the thread may sleep. True if there is something.
@@ -216,7 +219,7 @@ impl<S: Socket> Driver<S> {
         let until = deadline.map_or(began + self.spin, |at| at.min(began + self.spin));
         while Instant::now() < until {
             match self.udp.receive(self.socket.as_udp()) {
-                Ok(()) => return true,
+                Ok(_) => return true,
                 Err(error) if is_transient(&error) => {}
                 // It is told of, and counted, when it comes again.
                 Err(_) => return false,

@@ -101,8 +101,8 @@ impl Udp {
         NonZeroUsize::new(self.state.max_gso_segments()).unwrap_or(NonZeroUsize::MIN)
     }
 
-    /// One receive call; fills the inbox.
-    pub(crate) fn receive(&mut self, socket: UdpSockRef<'_>) -> io::Result<()> {
+    /// One receive call; fills the inbox. Answers how many buffers it took.
+    pub(crate) fn receive(&mut self, socket: UdpSockRef<'_>) -> io::Result<usize> {
         let batch = self.slabs.len();
         let mut slabs = self.slabs.iter_mut();
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -111,7 +111,7 @@ impl Udp {
         for index in 0..count {
             self.take(index);
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Cuts the buffer `index` into its datagrams.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc as commands;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::{Result, cpu};
 
@@ -97,9 +97,12 @@ pub fn words() -> Option<Vec<String>> {
     (arguments.next()? == FLAG).then(|| arguments.collect())
 }
 
-/// What a party is told to do. The process ends when whoever started it ends.
-pub fn commands() -> commands::UnboundedReceiver<Value> {
-    let (sender, receiver) = commands::unbounded_channel();
+/// What a party is told to do, one after the other.
+pub type Commands = UnboundedReceiver<Value>;
+
+/// What this party is told to do. The process ends when whoever started it ends.
+pub fn commands() -> Commands {
+    let (sender, receiver) = unbounded_channel();
     thread::spawn(move || {
         for line in std::io::stdin().lines().map_while(|line| line.ok()) {
             if let Ok(command) = serde_json::from_str(&line) {

@@ -1,7 +1,7 @@
 //! quinn's endpoints, with the same certificate, cipher, datagram size, windows and socket buffers as ours.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::Arc,
     time::Duration,
 };
@@ -25,17 +25,26 @@ pub struct Setup {
     streams: Option<u32>,
     idle_timeout: Duration,
     keep_alive: Option<Duration>,
+    largest: Option<u16>,
 }
 
-fn bind(server: Option<quinn::ServerConfig>) -> Result<quinn::Endpoint> {
+/// A socket on loopback with the buffers of ours.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn socket() -> Result<UdpSocket> {
     let options = SocketOptions::default();
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     socket.set_recv_buffer_size(options.recv_buffer)?;
     socket.set_send_buffer_size(options.send_buffer)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    Ok(socket.into())
+}
+
+fn bind(server: Option<quinn::ServerConfig>) -> Result<quinn::Endpoint> {
     let config = quinn::EndpointConfig::default();
     let runtime = Arc::new(quinn::TokioRuntime);
-    Ok(quinn::Endpoint::new(config, server, socket.into(), runtime)?)
+    Ok(quinn::Endpoint::new(config, server, socket()?, runtime)?)
 }
 
 impl Setup {
@@ -47,6 +56,7 @@ impl Setup {
             streams: None,
             idle_timeout: Duration::from_secs(120),
             keep_alive: Some(Duration::from_secs(20)),
+            largest: None,
         }
     }
 
@@ -64,6 +74,13 @@ impl Setup {
         self
     }
 
+    /// With datagrams of up to so many bytes, which it finds out, instead of 1452.
+    #[must_use]
+    pub fn largest(mut self, bytes: u16) -> Self {
+        self.largest = Some(bytes);
+        self
+    }
+
     /// With connections that are lost after so much silence, and not kept alive.
     #[must_use]
     pub fn silent_for(mut self, time: Duration) -> Self {
@@ -78,6 +95,11 @@ impl Setup {
         transport
             .max_idle_timeout(Some(self.idle_timeout.try_into()?))
             .keep_alive_interval(self.keep_alive);
+        if let Some(bytes) = self.largest {
+            let mut discovery = quinn::MtuDiscoveryConfig::default();
+            discovery.upper_bound(bytes);
+            transport.mtu_discovery_config(Some(discovery));
+        }
         if let Some(streams) = self.streams {
             transport.max_concurrent_bidi_streams(streams.into());
         }
@@ -89,9 +111,17 @@ impl Setup {
     /// # Errors
     /// Those of rustls and of the socket.
     pub fn listen(&self, credentials: &Credentials) -> Result<quinn::Endpoint> {
+        bind(Some(self.server(credentials)?))
+    }
+
+    /// What an endpoint listens with.
+    ///
+    /// # Errors
+    /// Those of rustls.
+    pub fn server(&self, credentials: &Credentials) -> Result<quinn::ServerConfig> {
         let mut config = quinn::ServerConfig::with_crypto(self.server_tls(credentials)?);
         config.transport_config(self.transport()?);
-        bind(Some(config))
+        Ok(config)
     }
 
     /// The TLS of a listening endpoint.
@@ -118,6 +148,14 @@ impl Setup {
     /// # Errors
     /// Those of rustls and of the socket.
     pub fn dialler(&self, credentials: &Credentials) -> Result<(quinn::Endpoint, quinn::ClientConfig)> {
+        Ok((bind(None)?, self.client(credentials)?))
+    }
+
+    /// What an endpoint dials with.
+    ///
+    /// # Errors
+    /// Those of rustls.
+    pub fn client(&self, credentials: &Credentials) -> Result<quinn::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in credentials.chain() {
             roots.add(certificate.clone())?;
@@ -133,6 +171,6 @@ impl Setup {
         }
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         config.transport_config(self.transport()?);
-        Ok((bind(None)?, config))
+        Ok(config)
     }
 }

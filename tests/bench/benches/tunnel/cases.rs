@@ -19,6 +19,8 @@ pub(crate) enum Ends {
     Quinn,
     Ours,
     Tcp,
+    /// quinn-proto by hand.
+    Bare,
 }
 
 /// What is between them.
@@ -31,6 +33,8 @@ pub(crate) enum Path {
     Quinn,
     /// A forwarder of TCP connections.
     Tcp,
+    /// A relay on quinn-proto by hand.
+    Bare,
 }
 
 /// Settings of our endpoints.
@@ -106,11 +110,12 @@ pub(crate) const QUINN_RELAY_CT: &str = "quinn, quinn relay, CT";
 
 use Flavour::{Current, Multi};
 
-pub(crate) const ONE: [Case; 21] = [
+pub(crate) const ONE: [Case; 24] = [
     case(QUINN_MT, Multi, Ends::Quinn, Path::Direct),
     case("ours direct, MT", Multi, Ends::Ours, Path::Direct),
     case(QUINN_CT, Current, Ends::Quinn, Path::Direct),
     case("ours direct, CT", Current, Ends::Ours, Path::Direct),
+    case("bare quinn-proto direct", Current, Ends::Bare, Path::Direct),
     case("ours, our relay, MT", Multi, Ends::Ours, Path::Macula),
     case("quinn, our relay, MT", Multi, Ends::Quinn, Path::Macula),
     case(QUINN_RELAY_MT, Multi, Ends::Quinn, Path::Quinn),
@@ -119,10 +124,15 @@ pub(crate) const ONE: [Case; 21] = [
     case("quinn, our relay, CT", Current, Ends::Quinn, Path::Macula),
     case(QUINN_RELAY_CT, Current, Ends::Quinn, Path::Quinn),
     case("TCP forwarder, CT", Current, Ends::Tcp, Path::Tcp),
+    case("bare quinn-proto, bare relay", Current, Ends::Bare, Path::Bare),
     relay_spinning(case("ours, our relay spinning, CT", Current, Ends::Ours, Path::Macula)),
     sockets(
         case("ours, our relay of 2 sockets, CT", Current, Ends::Ours, Path::Macula),
         2,
+    ),
+    up_to(
+        case("bare quinn-proto direct, 9000", Current, Ends::Bare, Path::Direct),
+        9000,
     ),
     up_to(case("ours direct, MT, 9000", Multi, Ends::Ours, Path::Direct), 9000),
     up_to(case("ours direct, CT, 9000", Current, Ends::Ours, Path::Direct), 9000),

@@ -25,6 +25,7 @@ impl Opener {
     /// The node with this number, connected to a receiver or a relay.
     pub(crate) async fn connect(case: &Case, credentials: &Credentials, to: SocketAddr, node: usize) -> Result<Self> {
         Ok(match (case.ends, case.path) {
+            (Ends::Bare, _) => return Err("without a runtime there is no link".into()),
             (Ends::Tcp, _) => Self::Tcp(to),
             (Ends::Quinn, Path::Macula) => {
                 Self::Script(scripted::Node::connect(to, &format!("sender-{node}"), credentials).await?)
@@ -67,6 +68,7 @@ impl Acceptor {
     /// At a relay, or waiting for a sender.
     pub(crate) async fn start(case: &Case, credentials: &Credentials, relay: Option<SocketAddr>) -> Result<Self> {
         Ok(match (case.ends, case.path, relay) {
+            (Ends::Bare, _, _) => return Err("without a runtime there is no link".into()),
             (Ends::Tcp, _, _) => Self::Tcp(relays::listen_tcp().await?),
             (Ends::Quinn, Path::Macula, Some(relay)) => {
                 Self::Script(scripted::Node::connect(relay, scripted::RECEIVER, credentials).await?)

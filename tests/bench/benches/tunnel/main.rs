@@ -8,6 +8,7 @@
 //! turns, so that whatever else the machine does hits all of them alike; the medians over all rounds are printed. Without `--bench`
 //! (as `cargo test --benches` runs it) or with `--test` there is one tiny round, which only shows that everything works.
 
+mod bare;
 mod cases;
 mod link;
 mod many;

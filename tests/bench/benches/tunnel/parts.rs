@@ -4,20 +4,19 @@ use std::{net::SocketAddr, sync::Arc};
 
 use macula_bench::{
     Result,
-    party::{self, answer},
+    party::{self, Commands, answer},
 };
 use macula_tokio::tls::Credentials;
 use serde_json::{Value, json};
-use tokio::{runtime::Builder, sync::mpsc::UnboundedReceiver};
+use tokio::runtime::Builder;
 
 use crate::{
-    cases::{self, Case, Flavour, Path},
+    bare,
+    cases::{self, Case, Ends, Flavour, Path},
     link::{Acceptor, Opener},
     ours, quinn_ends, relays,
     work::{self, Counters},
 };
-
-type Commands = UnboundedReceiver<Value>;
 
 /// Plays the part that the words name, until whoever started this process has enough.
 pub(crate) fn play(words: &[String]) -> Result<()> {
@@ -25,6 +24,9 @@ pub(crate) fn play(words: &[String]) -> Result<()> {
         return Err("a role and a case".into());
     };
     let case = cases::named(name)?;
+    if case.ends == Ends::Bare {
+        return play_bare(case, role);
+    }
     let role = role.clone();
     let runtime = match case.flavour {
         Flavour::Multi => Builder::new_multi_thread().enable_all().build()?,
@@ -50,9 +52,30 @@ pub(crate) fn play(words: &[String]) -> Result<()> {
     Ok(())
 }
 
-async fn part(role: &str, case: &'static Case, first: &Value, commands: &mut Commands) -> Result<()> {
+/// Without a runtime.
+fn play_bare(case: &Case, role: &str) -> Result<()> {
+    let mut commands = party::commands();
+    let first = commands.blocking_recv().ok_or("no command")?;
+    let (credentials, to) = start(&first)?;
+    let played = bare::play(case, role, &credentials, to, &mut commands);
+    if let Err(error) = played {
+        answer(&Err(error));
+    }
+    loop {
+        // The end comes from outside.
+        std::thread::park();
+    }
+}
+
+/// What the first command says: the certificate, and where to connect to.
+fn start(first: &Value) -> Result<(Credentials, Option<SocketAddr>)> {
     let credentials = Credentials::from_pem(first["credentials"].as_str().unwrap_or_default().as_bytes())?;
     let to = first["to"].as_str().map(str::parse).transpose()?;
+    Ok((credentials, to))
+}
+
+async fn part(role: &str, case: &'static Case, first: &Value, commands: &mut Commands) -> Result<()> {
+    let (credentials, to) = start(first)?;
     match (role, to) {
         ("relay", to) => relay(case, credentials, to, commands).await,
         ("receive", to) => receive(case, &credentials, to, commands).await,

@@ -15,12 +15,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::link::Acceptor;
 
 /// Bytes given to a write, and room given to a read.
-const BLOCK: usize = 64 << 10;
+pub(crate) const BLOCK: usize = 64 << 10;
 /// Bytes of a small message.
-const MESSAGE: usize = 64;
+pub(crate) const MESSAGE: usize = 64;
 
-const SINK: u8 = b'S';
-const ECHO: u8 = b'E';
+/// Asks for all bytes that follow to be counted.
+pub(crate) const SINK: u8 = b'S';
+/// Asks for all bytes that follow to be sent back.
+pub(crate) const ECHO: u8 = b'E';
 
 /// A stream in both directions.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -29,13 +31,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 /// One of any kind.
 pub(crate) type Stream = Box<dyn Duplex>;
 
-/// Bytes that came on each stream of bulk.
+/// Bytes that came on a stream of bulk.
+#[derive(Clone, Default)]
+pub(crate) struct Counter(Arc<AtomicU64>);
+
+impl Counter {
+    pub(crate) fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Of all streams.
 #[derive(Default)]
-pub(crate) struct Counters(Mutex<Vec<Arc<AtomicU64>>>);
+pub(crate) struct Counters(Mutex<Vec<Counter>>);
 
 impl Counters {
-    fn add(&self) -> Arc<AtomicU64> {
-        let counter = Arc::new(AtomicU64::new(0));
+    pub(crate) fn add(&self) -> Counter {
+        let counter = Counter::default();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(counter.clone());
         counter
@@ -44,7 +60,7 @@ impl Counters {
     /// A list, in the order in which the streams came.
     pub(crate) fn read(&self) -> Value {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().map(|counter| counter.load(Relaxed)).collect()
+        all.iter().map(Counter::read).collect()
     }
 }
 
@@ -68,10 +84,10 @@ async fn answer(mut stream: Stream, counters: &Counters) -> Result<()> {
             loop {
                 match stream.read(&mut buffer).await? {
                     0 => break,
-                    read => counter.fetch_add(read as u64, Relaxed),
-                };
+                    read => counter.add(read),
+                }
             }
-            stream.write_u64(counter.load(Relaxed)).await?;
+            stream.write_u64(counter.read()).await?;
         }
         ECHO => {
             let mut message = [0; MESSAGE];
