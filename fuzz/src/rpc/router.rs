@@ -1,6 +1,6 @@
 //! A router, and nodes that say anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arbitrary::{Arbitrary, Unstructured};
 use bytes::{Bytes, BytesMut};
@@ -102,10 +102,14 @@ struct Side {
     unread: BytesMut,
     /// Places of the next chunks in and out, by stream.
     seqs: BTreeMap<StreamId, u64>,
+    heard: BTreeMap<StreamId, u64>,
+    /// Streams that it opened under ids of their own.
+    own: Vec<StreamId>,
     /// Streams and calls by the ids that the router gave them.
     streams: Vec<StreamId>,
     calls: Vec<Bytes>,
-    heard: BTreeMap<StreamId, u64>,
+    /// It said something that may have been a message, or the head of one that took in what came next.
+    babbled: bool,
 }
 
 struct Net {
@@ -114,10 +118,14 @@ struct Net {
     actions: Vec<Action>,
     sides: BTreeMap<ConnKey, Side>,
     next: u64,
+    /// Streams opened under an id that nobody else uses, at any time. Chunks of these come in order.
+    unique: BTreeSet<StreamId>,
+    /// Those that a node had to do with that babbled.
+    doubtful: BTreeSet<StreamId>,
 }
 
 /// Nodes come, register, call, answer, lie, stop reading and go. The router writes only to nodes that are there, only what can
-/// be read, chunks in order; holds no more than it may for any of them; and keeps nothing of those that are gone.
+/// be read, chunks of calls whose id is nobody else's in order; holds no more than it may for any of them; and keeps nothing of those that are gone.
 pub fn rpc_router(data: &[u8]) {
     let mut config = RouterConfig::default();
     config.limits.outbox = OUTBOX;
@@ -132,6 +140,8 @@ pub fn rpc_router(data: &[u8]) {
         actions: Vec::new(),
         sides: BTreeMap::new(),
         next: 1,
+        unique: BTreeSet::new(),
+        doubtful: BTreeSet::new(),
     };
     for op in operations::<Op>(Unstructured::new(data), 400) {
         net.apply(op);
@@ -152,8 +162,16 @@ pub fn rpc_router(data: &[u8]) {
     assert_eq!(net.router.poll_timeout(), None);
 }
 
+/// One of a few, which several nodes may use, and each of them again and again.
 fn stream(number: u8) -> StreamId {
     StreamId([number % 6; 16])
+}
+
+/// One that is used once.
+fn unique_stream(number: usize) -> StreamId {
+    let mut id = [0xee; 16];
+    id[8..].copy_from_slice(&(number as u64).to_be_bytes());
+    StreamId(id)
 }
 
 fn procedure(number: u8) -> Bytes {
@@ -166,13 +184,36 @@ impl Net {
         pick(&all, number).copied()
     }
 
-    /// A stream that the node opened itself, or one that was opened at it.
+    /// A stream that was opened at the node, or one that it opened itself.
     fn stream_at(&self, conn: ConnKey, number: u8) -> StreamId {
-        let own = stream(number);
-        if number < 128 {
-            return own;
+        let side = &self.sides[&conn];
+        let known = match number {
+            0..64 => None,
+            64..128 => pick(&side.own, number),
+            _ => pick(&side.streams, number),
+        };
+        known.copied().unwrap_or(stream(number))
+    }
+
+    /// The id that a node opens a stream under.
+    fn new_stream(&mut self, conn: ConnKey, number: u8) -> StreamId {
+        let unique = unique_stream(self.unique.len());
+        match self.sides.get_mut(&conn) {
+            Some(side) if number >= 128 => {
+                side.own.push(unique);
+                self.unique.insert(unique);
+                unique
+            }
+            _ => stream(number),
         }
-        pick(&self.sides[&conn].streams, number).copied().unwrap_or(own)
+    }
+
+    /// The node has said anything.
+    fn babble(&mut self, conn: ConnKey) {
+        if let Some(side) = self.sides.get_mut(&conn) {
+            side.babbled = true;
+            self.doubtful.extend(side.seqs.keys());
+        }
     }
 
     fn apply(&mut self, op: Op) {
@@ -195,6 +236,9 @@ impl Net {
             }
             Op::Raw { node, bytes } => {
                 let Some(node) = self.node(node) else { return };
+                if !bytes.is_empty() {
+                    self.babble(node);
+                }
                 self.raw(node, &bytes);
             }
             Op::Ended { node, how } => {
@@ -245,7 +289,7 @@ impl Net {
                 ..
             } => {
                 let mode = [Mode::Bidi, Mode::ServerStream, Mode::ClientStream][usize::from(mode % 3)];
-                let (stream, procedure) = (stream(id), procedure(number));
+                let (stream, procedure) = (self.new_stream(node, id), procedure(number));
                 // Its chunks are counted from 0, whatever was sent under its id before.
                 if let Some(side) = self.sides.get_mut(&node) {
                     side.seqs.remove(&stream);
@@ -263,6 +307,9 @@ impl Net {
                 let next = side.seqs.entry(stream).or_default();
                 let seq = *next;
                 *next += 1;
+                if side.babbled {
+                    self.doubtful.insert(stream);
+                }
                 let chunk = Chunk::Raw(vec![b'x'; usize::from(size % 1500)].into());
                 Message::StreamData(StreamData { stream, seq, chunk })
             }
@@ -326,9 +373,11 @@ impl Net {
             appetite: usize::MAX,
             unread: BytesMut::new(),
             seqs: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            own: Vec::new(),
             streams: Vec::new(),
             calls: Vec::new(),
-            heard: BTreeMap::new(),
+            babbled: false,
         };
         self.sides.insert(conn, side);
         self.event(Event::Connected(conn));
@@ -405,7 +454,10 @@ impl Net {
         }
         while let Some(message) = side.decoder.next() {
             let (message, _) = message.expect("the router writes what can be read");
-            side.heard(message);
+            if let Some((stream, in_order)) = side.heard(message) {
+                let counts = self.unique.contains(&stream) && !self.doubtful.contains(&stream);
+                assert!(in_order || !counts, "out of order");
+            }
         }
         self.router.wrote(self.now, node, &mut self.actions);
     }
@@ -449,7 +501,8 @@ fn greeting(node: ConnKey) -> Message {
 }
 
 impl Side {
-    fn heard(&mut self, message: Message) {
+    /// For a chunk: of which stream, and whether it is the next one.
+    fn heard(&mut self, message: Message) -> Option<(StreamId, bool)> {
         match message {
             Message::StreamOpen(open) => {
                 // Once a call is over its id may come again, and chunks are counted anew in both directions.
@@ -461,15 +514,13 @@ impl Side {
             }
             Message::StreamData(StreamData { stream, seq, .. }) => {
                 let next = self.heard.entry(stream).or_default();
-                // A caller may use an id again once its call is over.
-                assert!(
-                    seq == *next || seq == 0 || !self.streams.contains(&stream),
-                    "out of order"
-                );
-                *next = seq + 1;
+                let in_order = seq == *next;
+                *next = seq.saturating_add(1);
+                return Some((stream, in_order));
             }
             Message::Call(call) => self.calls.push(call.call_id),
             _ => {}
         }
+        None
     }
 }
