@@ -133,11 +133,6 @@ pub(crate) fn put_bytes(out: &mut BytesMut, value: &[u8]) {
     out.put_slice(value);
 }
 
-/// Appends the head of a byte string, whose bytes are to follow.
-pub(crate) fn put_bytes_head(out: &mut BytesMut, length: u32) {
-    let _infallible = encode::write_bin_len(&mut out.writer(), length);
-}
-
 /// Appends the head of an array with `elements` elements.
 pub(crate) fn put_array(out: &mut BytesMut, elements: u32) {
     let _infallible = encode::write_array_len(&mut out.writer(), elements);

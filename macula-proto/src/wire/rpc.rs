@@ -52,7 +52,8 @@ mod message;
 mod raw;
 pub mod signed;
 
-pub(crate) use chunks::{ChunkHead, Copies};
+pub(crate) use chunks::Copies;
+pub(crate) use data::Run;
 pub use decoder::Decoder;
 pub use encode::{encode_data_head, encode_data_head_within};
 pub use error::{Bad, EncodeError, RpcError};

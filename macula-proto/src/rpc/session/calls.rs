@@ -16,7 +16,7 @@ use crate::{
         Chunk, Fault, Info, Kind, Mode, Outcome, RecvError, ReplyError, Role, SendError, StreamId,
         stream::{self, Config, Output, Stream, WaiterId},
     },
-    wire::rpc::{ChunkHead, Message, StreamData, StreamOpen},
+    wire::rpc::{Message, StreamData, StreamOpen},
 };
 
 /// What is kept for one side of a call.
@@ -177,7 +177,7 @@ impl Session {
         let (Body::Stream(machine), Some(lane)) = (&mut entry.body, entry.lane) else {
             return Err(SendError::SendClosed);
         };
-        let mut head = ChunkHead::new(machine.id(), encoding);
+        let stream = machine.id();
         let mut sent = Ok(());
         while let Some(state) = self.lanes.get_mut(&lane)
             && let Some(chunk) = chunks.pop_front()
@@ -191,20 +191,17 @@ impl Session {
                 }
             };
             let pushed = match chunk {
-                Chunk::Raw(body) if !frames && body.len() <= SMALL => state.out.push_small(&mut head, seq, &body, max),
+                Chunk::Raw(body) if !frames && body.len() <= SMALL => {
+                    state.out.push_small(stream, seq, &body, encoding, max)
+                }
                 chunk if frames => {
-                    let data = StreamData {
-                        stream: machine.id(),
-                        seq,
-                        chunk,
-                    };
+                    let data = StreamData { stream, seq, chunk };
                     state.out.push_frame(Message::StreamData(data));
                     Ok(())
                 }
-                chunk => state.out.push_data(machine.id(), seq, chunk, encoding, max),
+                chunk => state.out.push_data(stream, seq, chunk, encoding, max),
             };
             if pushed.is_err() {
-                let stream = machine.id();
                 self.give_up(lane, stream, actions);
                 break;
             }

@@ -15,7 +15,7 @@ use crate::{
     },
     wire::{
         DecodeLimits, Encoding, Value,
-        rpc::{Bad, Call as CallMessage, ChunkHead, Copies, Message, StreamOpen, unpack_args},
+        rpc::{Bad, Call as CallMessage, Copies, Message, Run, StreamOpen, unpack_args},
     },
 };
 
@@ -63,14 +63,17 @@ impl Session {
         if self.phase != Phase::Up || entry.lane != Some(lane) {
             return;
         }
-        let mut head = ChunkHead::new(machine.id(), self.encoding);
+        let run = Run {
+            stream: machine.id(),
+            encoding: self.encoding,
+        };
         let mut copies = Copies::default();
         let mut todo = std::mem::take(&mut self.scratch);
         let others = self.waiting.saturating_sub(entry.inbox);
         let mut taken = 0;
         while machine.inbox_has_room()
             && (machine.inbox_bytes() == 0 || others + machine.inbox_bytes() < self.config.limits.waiting)
-            && let Some(body) = state.decoder.next_chunk(&mut head, number, &mut copies)
+            && let Some(body) = state.decoder.next_chunk(run, number, &mut copies)
         {
             number = machine.take_next(now.mono, Chunk::Raw(body), &mut todo);
             taken += 1;

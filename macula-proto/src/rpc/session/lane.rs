@@ -9,7 +9,7 @@ use crate::{
     rpc::{Chunk, StreamId},
     wire::{
         Encoding,
-        rpc::{ChunkHead, Decoder, EncodeError, Message, StreamData, encode_data_head_within},
+        rpc::{Decoder, EncodeError, Message, StreamData, encode_data_head_within},
     },
 };
 
@@ -113,12 +113,13 @@ impl Outbox {
         Ok(())
     }
 
-    /// Writes a small raw chunk with a head made before.
+    /// Writes a small raw chunk of those that follow each other.
     pub(super) fn push_small(
         &mut self,
-        head: &mut ChunkHead,
+        stream: StreamId,
         seq: u64,
         body: &[u8],
+        encoding: Encoding,
         max: u32,
     ) -> Result<(), EncodeError> {
         let before = self.tail.len();
@@ -126,7 +127,8 @@ impl Outbox {
             // There are more to come.
             self.tail.reserve(BLOCK);
         }
-        head.put(seq, body, max, &mut self.tail)?;
+        encode_data_head_within(stream, seq, body.len(), encoding, max, &mut self.tail)?;
+        self.tail.extend_from_slice(body);
         self.queued += self.tail.len() - before;
         self.seal(BLOCK);
         Ok(())

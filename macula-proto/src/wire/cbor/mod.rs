@@ -16,7 +16,7 @@ mod writer;
 
 pub(crate) use pen::Pen;
 pub(crate) use reader::{CborReader, Chunks};
-pub(crate) use writer::{put_array, put_bytes, put_bytes_head, put_map, put_text, put_uint};
+pub(crate) use writer::{put_array, put_bytes, put_map, put_text, put_uint};
 
 use super::reader::Reader;
 use super::value::{build, has_duplicate_keys};

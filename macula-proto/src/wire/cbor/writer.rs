@@ -44,11 +44,6 @@ pub(crate) fn put_bytes(out: &mut BytesMut, value: &[u8]) {
     out.put_slice(value);
 }
 
-/// The head of a byte string, whose bytes are to follow.
-pub(crate) fn put_bytes_head(out: &mut BytesMut, length: usize) {
-    put_head(out, BYTES, length as u64);
-}
-
 pub(crate) fn put_text(out: &mut BytesMut, value: &[u8]) {
     put_head(out, TEXT, value.len() as u64);
     out.put_slice(value);

@@ -81,15 +81,6 @@ pub(super) fn put_head(
     }
 }
 
-/// Appends what raw chunks of a call have in common: the header, without a length, and the map up to the length of the body, with 0, one
-/// byte, for the number of the chunk. Answers where that stands.
-pub(super) fn put_start(stream: StreamId, encoding: Encoding, out: &mut BytesMut) -> usize {
-    match encoding {
-        Encoding::MessagePack => MSGPACK.put_start(stream, 0, 0, out),
-        Encoding::Cbor => CBOR.put_start(stream, 0, 0, out),
-    }
-}
-
 impl<const F: usize, const S: usize, const B: usize> Form<F, S, B> {
     /// Piece by piece straight to its place: a head that is put together elsewhere and copied has to wait for its own bytes.
     #[inline]
@@ -107,23 +98,15 @@ impl<const F: usize, const S: usize, const B: usize> Form<F, S, B> {
             return Err(EncodeError::TooLarge { length, limit });
         }
         out.reserve(HEADER + length);
-        self.put_start(stream, seq, length as u32, out);
-        self.lengths.put(body_len as u64, out);
-        Ok(())
-    }
-
-    /// Everything before the length of the body. Answers where the number stands.
-    #[inline]
-    fn put_start(&self, stream: StreamId, seq: u64, length: u32, out: &mut BytesMut) -> usize {
-        let [a, b, c, d] = length.to_be_bytes();
+        let [a, b, c, d] = (length as u32).to_be_bytes();
         out.put_slice(&[VERSION, Kind::StreamData.as_u8(), 0, 0, a, b, c, d]);
         out.put_slice(self.front);
-        let number = out.len();
         self.numbers.put(seq, out);
         out.put_slice(self.stream);
         out.put_slice(&stream.0);
         out.put_slice(self.body);
-        number
+        self.lengths.put(body_len as u64, out);
+        Ok(())
     }
 }
 
@@ -162,6 +145,41 @@ impl Widths {
 }
 
 // ----- reading ---------------------------------------------------------------------------------------------------------
+
+/// The raw chunks of a call in one encoding.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) stream: StreamId,
+    pub(crate) encoding: Encoding,
+}
+
+impl Run {
+    /// The body of the chunk with this number, if the payload is that.
+    #[inline]
+    pub(super) fn body(self, seq: u64, payload: &[u8]) -> Option<&[u8]> {
+        let found = read(payload, self.encoding)?;
+        (found.stream == self.stream && found.seq == seq).then_some(found.body)
+    }
+}
+
+/// The payload of the message that `bytes` begin with, if that is a chunk, all of it is there, and it is not too long.
+#[inline]
+pub(super) fn payload(bytes: &[u8], max_payload: u32) -> Option<&[u8]> {
+    const KIND: u8 = Kind::StreamData.as_u8();
+    let header @ &[VERSION, KIND, ..] = bytes.first_chunk::<HEADER>()? else {
+        return None;
+    };
+    let length = payload_length(header);
+    if length > max_payload {
+        return None;
+    }
+    bytes.get(HEADER..HEADER.checked_add(length as usize)?)
+}
+
+pub(super) fn payload_length(header: &[u8; HEADER]) -> u32 {
+    let [.., a, b, c, d] = *header;
+    u32::from_be_bytes([a, b, c, d])
+}
 
 /// What a payload of this form says.
 struct RawData<'a> {

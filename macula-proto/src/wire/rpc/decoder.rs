@@ -1,6 +1,6 @@
 //! Messages out of a stream of bytes that arrives in pieces.
 
-use super::{Bad, HEADER, Kind, Message, RawMessage, RpcError, StreamData, VERSION, data};
+use super::{Bad, HEADER, Message, RawMessage, RpcError, StreamData, data};
 use crate::wire::framing::FrameTooLarge;
 use crate::wire::{DecodeLimits, Encoding};
 use bytes::Bytes;
@@ -104,17 +104,10 @@ impl Decoder {
     /// The next message, if it is a raw chunk in the usual form and lies whole in the next piece, as most of them do.
     #[inline]
     fn whole_chunk(&mut self) -> Option<(StreamData, Encoding)> {
-        const KIND: u8 = Kind::StreamData.as_u8();
         let piece = self.pieces.front().filter(|_| self.partial.is_empty())?;
-        let &[VERSION, KIND, _, _, a, b, c, d] = piece.first_chunk::<HEADER>()? else {
-            return None;
-        };
-        let length = u32::from_be_bytes([a, b, c, d]);
-        if length > self.max_payload {
-            return None;
-        }
-        let end = HEADER.checked_add(length as usize)?;
-        let found = data::chunk(piece, piece.get(HEADER..end)?, &self.limits)?;
+        let payload = data::payload(piece, self.max_payload)?;
+        let end = HEADER + payload.len();
+        let found = data::chunk(piece, payload, &self.limits)?;
         self.skip(end);
         Some(found)
     }
