@@ -84,7 +84,8 @@ async fn part(role: &str, case: &'static Case, first: &Value, commands: &mut Com
     }
 }
 
-fn ready(address: Option<SocketAddr>) {
+/// Tells whoever started this process that it can be told what to do.
+pub(crate) fn ready(address: Option<SocketAddr>) {
     answer(&Ok(json!({ "address": address.map(|address| address.to_string()) })));
 }
 

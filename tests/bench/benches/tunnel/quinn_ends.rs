@@ -8,7 +8,7 @@ use macula_tokio::tls::Credentials;
 use crate::{ours::DIRECT, work::Stream};
 
 /// As many streams as our relays take.
-fn setup(protocol: &[u8]) -> Setup {
+pub(crate) fn setup(protocol: &[u8]) -> Setup {
     Setup::new(protocol).streams(4096)
 }
 

@@ -11,7 +11,8 @@ use std::{
 use bytes::BytesMut;
 use macula_bench::{Result, quinn_setup};
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event, ServerConfig,
+    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event, ReadError,
+    ServerConfig, StreamId,
 };
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -187,4 +188,30 @@ impl Bare {
             }
         }
     }
+}
+
+/// Gives `take` what has come on a stream, `most` bytes at the most: how much that was, and whether it was the last.
+pub(super) fn read(
+    connection: &mut Connection,
+    stream: StreamId,
+    most: usize,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(usize, bool)> {
+    let mut recv = connection.recv_stream(stream);
+    let mut chunks = recv.read(true)?;
+    let mut taken = 0;
+    let mut over = false;
+    while taken < most && !over {
+        match chunks.next(most - taken) {
+            Ok(Some(chunk)) => {
+                take(&chunk.bytes);
+                taken += chunk.bytes.len();
+            }
+            Ok(None) => over = true,
+            Err(ReadError::Blocked) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let _ = chunks.finalize();
+    Ok((taken, over))
 }

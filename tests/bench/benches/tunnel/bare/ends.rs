@@ -2,38 +2,24 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::BufMut;
 use macula_bench::{
     Result,
     party::{Commands, answer},
 };
-use quinn_proto::{Connection, ConnectionHandle, Dir, ReadError, StreamId, WriteError};
+use quinn_proto::{Connection, ConnectionHandle, Dir, StreamId, WriteError};
 use serde_json::{Value, json};
 
-use super::{GLANCE, driver::Bare};
+use super::{
+    GLANCE,
+    driver::{self, Bare},
+};
 use crate::work::{BLOCK, Counter, Counters, ECHO, MESSAGE, SINK};
 
 /// Reads what there is, into `buffer`: how much, and whether that is all there will be.
 fn read(connection: &mut Connection, stream: StreamId, buffer: &mut [u8]) -> Result<(usize, bool)> {
-    let mut recv = connection.recv_stream(stream);
-    let mut chunks = recv.read(true)?;
-    let mut filled = 0;
-    let mut over = false;
-    while filled < buffer.len() {
-        match chunks.next(buffer.len() - filled) {
-            Ok(Some(chunk)) => {
-                buffer[filled..filled + chunk.bytes.len()].copy_from_slice(&chunk.bytes);
-                filled += chunk.bytes.len();
-            }
-            Ok(None) => {
-                over = true;
-                break;
-            }
-            Err(ReadError::Blocked) => break,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let _ = chunks.finalize();
-    Ok((filled, over))
+    let mut room = &mut *buffer;
+    driver::read(connection, stream, room.len(), |bytes| room.put_slice(bytes))
 }
 
 fn write(connection: &mut Connection, stream: StreamId, bytes: &[u8]) -> Result<usize> {

@@ -7,33 +7,25 @@ mod relay;
 
 use std::{net::SocketAddr, time::Duration};
 
-use macula_bench::{
-    Result,
-    party::{Commands, answer},
-    quinn_setup::Setup,
-};
+use macula_bench::{Result, party::Commands, quinn_setup::Setup};
 use macula_tokio::{DatagramSize, tls::Credentials};
-use serde_json::json;
 
 use self::driver::Bare;
-use crate::{cases::Case, ours::DIRECT, work::Counters};
+use crate::{cases::Case, ours::DIRECT, parts::ready, quinn_ends, work::Counters};
 
 /// How long a thread sleeps at the most before it looks whether there is something new to do.
 const GLANCE: Duration = Duration::from_millis(5);
 
-/// As ours: 32 at the ends, 4 at a relay.
-const BATCHES: [usize; 2] = [32, 4];
+/// Buffers that one receive call fills.
+const BATCH: usize = 32;
+const BATCH_OF_RELAY: usize = 4;
 
 fn setup(case: &Case) -> Setup {
-    let setup = Setup::new(DIRECT.as_bytes()).streams(4096);
+    let setup = quinn_ends::setup(DIRECT.as_bytes());
     match case.tuning.size {
         DatagramSize::UpTo(bytes) => setup.largest(bytes),
         _ => setup,
     }
-}
-
-fn ready(address: Option<SocketAddr>) {
-    answer(&Ok(json!({ "address": address.map(|address| address.to_string()) })));
 }
 
 pub(crate) fn play(
@@ -43,26 +35,25 @@ pub(crate) fn play(
     to: Option<SocketAddr>,
     commands: &mut Commands,
 ) -> Result<()> {
-    let [at_ends, at_relay] = BATCHES;
     match (role, to) {
         ("relay", _) => {
-            let bare = Bare::new(Some(setup(case).server(credentials)?), at_relay)?;
+            let bare = Bare::new(Some(setup(case).server(credentials)?), BATCH_OF_RELAY)?;
             ready(Some(bare.local_addr()?));
             relay::run(bare)
         }
         ("receive", None) => {
-            let bare = Bare::new(Some(setup(case).server(credentials)?), at_ends)?;
+            let bare = Bare::new(Some(setup(case).server(credentials)?), BATCH)?;
             ready(Some(bare.local_addr()?));
             ends::receive(bare, &Counters::default(), commands)
         }
         ("receive", Some(relay)) => {
-            let mut bare = Bare::new(None, at_ends)?;
+            let mut bare = Bare::new(None, BATCH)?;
             bare.connect(setup(case).client(credentials)?, relay)?;
             ready(None);
             ends::receive(bare, &Counters::default(), commands)
         }
         ("send", Some(to)) => {
-            let mut bare = Bare::new(None, at_ends)?;
+            let mut bare = Bare::new(None, BATCH)?;
             let connection = bare.connect(setup(case).client(credentials)?, to)?;
             ready(None);
             ends::send(bare, connection, commands)

@@ -2,9 +2,12 @@
 
 use bytes::{Bytes, BytesMut};
 use macula_bench::Result;
-use quinn_proto::{ConnectionHandle, Dir, ReadError, StreamId, WriteError};
+use quinn_proto::{ConnectionHandle, Dir, StreamId, WriteError};
 
-use super::{GLANCE, driver::Bare};
+use super::{
+    GLANCE,
+    driver::{self, Bare},
+};
 use crate::work::BLOCK;
 
 type End = (ConnectionHandle, StreamId);
@@ -87,20 +90,7 @@ impl Copy {
 
 fn read(bare: &mut Bare, (handle, stream): End) -> Result<(Bytes, bool)> {
     let mut block = BytesMut::new();
-    let mut recv = bare.connection(handle)?.recv_stream(stream);
-    let mut chunks = recv.read(true)?;
-    let mut finished = false;
-    while block.len() < BLOCK {
-        match chunks.next(BLOCK - block.len()) {
-            Ok(Some(chunk)) => block.extend_from_slice(&chunk.bytes),
-            Ok(None) => {
-                finished = true;
-                break;
-            }
-            Err(ReadError::Blocked) => break,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let _ = chunks.finalize();
+    let connection = bare.connection(handle)?;
+    let (_, finished) = driver::read(connection, stream, BLOCK, |bytes| block.extend_from_slice(bytes))?;
     Ok((block.freeze(), finished))
 }
