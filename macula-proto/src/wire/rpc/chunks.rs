@@ -123,6 +123,7 @@ mod tests {
     const STREAM: StreamId = StreamId([0xA5; 16]);
     const BOTH: [Encoding; 2] = [Encoding::MessagePack, Encoding::Cbor];
     const MAX: u32 = 1 << 20;
+
     fn body(length: usize) -> Vec<u8> {
         (0..length).map(|at| at as u8).collect()
     }
@@ -213,8 +214,8 @@ mod tests {
             for length in 0..good.len() {
                 assert_eq!(read(&good[..length]), None, "{length}");
             }
-            // Changed anywhere but in the body, and in the bytes that nobody reads.
-            for at in (0..2).chain(4..good.len() - 4) {
+            // Changed anywhere but in the body.
+            for at in 0..good.len() - 4 {
                 let mut bad = good.to_vec();
                 bad[at] ^= 1;
                 assert_eq!(read(&bad), None, "{at}");

@@ -162,11 +162,11 @@ impl Run {
     }
 }
 
-/// The payload of the message that `bytes` begin with, if that is a chunk, all of it is there, and it is not too long.
+/// The payload of the message that `bytes` begin with, if that is a chunk without flags, all of it is there, and it is not too long.
 #[inline]
 pub(super) fn payload(bytes: &[u8], max_payload: u32) -> Option<&[u8]> {
     const KIND: u8 = Kind::StreamData.as_u8();
-    let header @ &[VERSION, KIND, ..] = bytes.first_chunk::<HEADER>()? else {
+    let header @ &[VERSION, KIND, 0, 0, ..] = bytes.first_chunk::<HEADER>()? else {
         return None;
     };
     let length = payload_length(header);
