@@ -25,7 +25,8 @@ impl RelayServer {
         macula_driver::RelayServer::bind::<Smol>(addr, tls, relay).map(Self)
     }
 
-    /// As [`bind`](Self::bind), on an endpoint and with transport settings of one's own.
+    /// As [`bind`](Self::bind), on an endpoint and with transport settings of one's own; [`bind`](Self::bind) has
+    /// [`Options::relay`](crate::Options::relay) and [`TransportConfig::relay_listener`](crate::TransportConfig::relay_listener).
     ///
     /// # Errors
     /// [`ConfigError`](crate::ConfigError) names the setting that is out of range.

@@ -25,7 +25,8 @@ impl RelayServer {
         macula_driver::RelayServer::bind::<Tokio>(addr, tls, relay).map(Self)
     }
 
-    /// As [`bind`](Self::bind), on an endpoint and with transport settings of one's own.
+    /// As [`bind`](Self::bind), on an endpoint and with transport settings of one's own; [`bind`](Self::bind) has
+    /// [`Options::relay`](crate::Options::relay) and [`TransportConfig::relay_listener`](crate::TransportConfig::relay_listener).
     ///
     /// # Errors
     /// [`ConfigError`](crate::ConfigError) names the setting that is out of range.
@@ -53,7 +54,7 @@ impl RelayServer {
     /// # use macula_tokio::{Endpoint, ListenConfig, Options, RelayServer, TransportConfig, alpn};
     /// # use macula_tokio::{proto::tunnel::relay::RelayConfig, tls::ServerTls};
     /// # fn serve(tls: ServerTls) -> Result<(), Box<dyn std::error::Error>> {
-    /// let endpoints = Endpoint::bind_shards("[::]:4434".parse()?, 4, Options::default)?;
+    /// let endpoints = Endpoint::bind_shards("[::]:4434".parse()?, 4, Options::relay)?;
     /// let mut listen = ListenConfig::new(tls.alpn([alpn::MACULA_DIST]).build(endpoints[0].clock())?);
     /// listen.transport = TransportConfig::relay_listener();
     /// let relay = RelayServer::serve_shards(&endpoints, &RelayConfig::default(), &listen)?;

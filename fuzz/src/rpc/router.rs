@@ -125,7 +125,8 @@ struct Net {
 }
 
 /// Nodes come, register, call, answer, lie, stop reading and go. The router writes only to nodes that are there, only what can
-/// be read, chunks of calls whose id is nobody else's in order; holds no more than it may for any of them; and keeps nothing of those that are gone.
+/// be read, chunks of calls whose id is nobody else's in order; holds no more than it may for any of them; and keeps nothing of
+/// those that are gone.
 pub fn rpc_router(data: &[u8]) {
     let mut config = RouterConfig::default();
     config.limits.outbox = OUTBOX;

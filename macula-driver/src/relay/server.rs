@@ -62,10 +62,7 @@ impl RelayServer {
     pub fn bind<R: Runtime>(addr: SocketAddr, tls: &ServerTls, relay: RelayConfig) -> io::Result<Self> {
         let options = Options {
             limits: relay.limits.clone(),
-            // Several connections share one socket: short batches keep their turns short.
-            receive_batch: 4,
-            passes_on: true,
-            ..Options::default()
+            ..Options::relay()
         };
         let endpoint = Endpoint::bind::<R>(addr, options)?;
         let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(invalid)?);
@@ -74,7 +71,8 @@ impl RelayServer {
     }
 
     /// Makes an endpoint a relay: it listens, and serves connections with ALPN `macula-dist`. On connections with ALPN `macula`,
-    /// if `listen` offers that, a router with the default settings passes calls between nodes.
+    /// if `listen` offers that, a router with the default settings passes calls between nodes. [`Options::relay`] and
+    /// [`TransportConfig::relay_listener`] are what [`bind`](Self::bind) makes it from.
     ///
     /// # Errors
     /// [`ConfigError`] names the setting that is out of range.

@@ -224,11 +224,8 @@ pub(crate) fn bind(listen: SocketAddr, settings: Options) -> io::Result<Endpoint
 /// The sockets of a relay.
 fn bind_relay(options: &RelayOptions) -> io::Result<Vec<Endpoint>> {
     let settings = || {
-        let mut settings = Options::default();
+        let mut settings = Options::relay();
         settings.limits = options.relay.limits.clone();
-        // Several connections share the socket: short batches keep their turns short.
-        settings.receive_batch = 4;
-        settings.passes_on = true;
         // A second relay on the same port shall fail, not take half of the first one's datagrams.
         settings.socket.reuse_port = false;
         // Who was connected to this relay before it was started again learns of it at once.

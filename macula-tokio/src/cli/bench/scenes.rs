@@ -208,10 +208,7 @@ async fn end(endpoints: &[Endpoint]) {
 
 /// A relay as `macula relay` runs it, but for the router.
 fn relay(args: &BenchArgs, credentials: Credentials) -> Result<(Endpoint, RelayServer), Failure> {
-    let mut options = Options::default();
-    options.receive_batch = 4;
-    options.passes_on = true;
-    let endpoint = socket(options)?;
+    let endpoint = socket(Options::relay())?;
     let tls = ServerTls::new(credentials).alpn([alpn::MACULA_DIST]);
     let mut listen = ListenConfig::new(tls.build(endpoint.clock()).map_err(failed)?);
     listen.transport = transport(args, TransportConfig::relay());

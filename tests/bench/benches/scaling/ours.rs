@@ -120,10 +120,7 @@ pub(crate) fn tunnels(credentials: Credentials) -> Boxed<'static, (Box<dyn Opene
     Box::pin(async move {
         let own = credentials.clone();
         let (at, relay) = Party::start(async move || {
-            let mut options = Options::default();
-            options.receive_batch = 4;
-            options.passes_on = true;
-            let (endpoint, listen) = setup(alpn::MACULA_DIST).listener(&own, options)?;
+            let (endpoint, listen) = setup(alpn::MACULA_DIST).listener(&own, Options::relay())?;
             let config = our_setup::roomy_relay(MOST as usize);
             let relay = RelayServer::serve(&endpoint, config, listen)?;
             let at = endpoint.local_addr();

@@ -18,8 +18,7 @@ const BACKLOG: usize = 1024;
 /// The protocol of direct connections.
 pub(crate) const DIRECT: &str = "bench";
 
-fn options(spin: Duration) -> Options {
-    let mut options = Options::default();
+fn spinning(mut options: Options, spin: Duration) -> Options {
     options.spin = spin;
     options
 }
@@ -32,7 +31,7 @@ fn setup(protocol: &[u8], tuning: Tuning) -> Setup {
 
 /// A listening endpoint.
 pub(crate) fn listen(credentials: &Credentials, tuning: Tuning) -> Result<Endpoint> {
-    setup(DIRECT.as_bytes(), tuning).listen(credentials, options(tuning.spin))
+    setup(DIRECT.as_bytes(), tuning).listen(credentials, spinning(Options::default(), tuning.spin))
 }
 
 pub(crate) async fn accept(endpoint: &Endpoint) -> Result<Direct> {
@@ -41,7 +40,8 @@ pub(crate) async fn accept(endpoint: &Endpoint) -> Result<Direct> {
 }
 
 pub(crate) async fn connect(server: SocketAddr, credentials: &Credentials, tuning: Tuning) -> Result<Direct> {
-    let (endpoint, config) = setup(DIRECT.as_bytes(), tuning).dialler(credentials, options(tuning.spin))?;
+    let (endpoint, config) =
+        setup(DIRECT.as_bytes(), tuning).dialler(credentials, spinning(Options::default(), tuning.spin))?;
     Ok(Direct(endpoint.connect(&config, server, "localhost").await?))
 }
 
@@ -58,14 +58,8 @@ impl Direct {
     }
 }
 
-/// A relay; batches of 4, as relays have them.
 pub(crate) fn relay(credentials: &Credentials, tuning: Tuning) -> Result<RelayServer> {
-    let options = || {
-        let mut options = options(tuning.relay_spin);
-        options.receive_batch = 4;
-        options.passes_on = true;
-        options
-    };
+    let options = || spinning(Options::relay(), tuning.relay_spin);
     let setup = setup(alpn::MACULA_DIST, tuning);
     if tuning.sockets == 1 {
         let (endpoint, listen) = setup.listener(credentials, options())?;
@@ -76,7 +70,7 @@ pub(crate) fn relay(credentials: &Credentials, tuning: Tuning) -> Result<RelaySe
 }
 
 pub(crate) async fn node(relay: SocketAddr, name: &str, credentials: &Credentials, tuning: Tuning) -> Result<Node> {
-    let dialler = setup(alpn::MACULA_DIST, tuning).dialler(credentials, options(tuning.spin))?;
+    let dialler = setup(alpn::MACULA_DIST, tuning).dialler(credentials, spinning(Options::default(), tuning.spin))?;
     Ok(Node(our_setup::node(dialler, relay, name, BACKLOG).await?))
 }
 
