@@ -124,7 +124,16 @@ struct End {
     finished: BTreeSet<CallId>,
     wanted: Vec<CallId>,
     lanes: BTreeSet<Lane>,
+    /// Lanes that it is done with. Whatever is still on its way there is dropped.
+    gone: BTreeSet<Lane>,
     over: bool,
+}
+
+impl End {
+    fn leave(&mut self, lane: Lane) {
+        self.lanes.remove(&lane);
+        self.gone.insert(lane);
+    }
 }
 
 struct Link {
@@ -204,6 +213,7 @@ impl Link {
                 finished: BTreeSet::new(),
                 wanted: Vec::new(),
                 lanes: BTreeSet::from([Lane::SHARED]),
+                gone: BTreeSet::new(),
                 over: false,
             }
         };
@@ -415,6 +425,9 @@ impl Link {
         };
         let (piece, fin) = (wire.bytes.split_to(most.min(wire.bytes.len())).freeze(), wire.fin);
         let empty = wire.bytes.is_empty();
+        if self.ends[to].gone.contains(&lane) {
+            return;
+        }
         if !self.ends[to].lanes.contains(&lane) && (!piece.is_empty() || fin) {
             self.ends[to].lanes.insert(lane);
             self.event(to, Event::LaneArrived(lane));
@@ -545,7 +558,7 @@ impl Link {
             Action::Finished(call) => assert!(state.finished.insert(call), "finished twice"),
             Action::Abandon(lane, code) => {
                 assert!(lane != Lane::SHARED, "the shared lane is closed, never abandoned");
-                state.lanes.remove(&lane);
+                state.leave(lane);
                 self.wires.remove(&(end, lane));
                 if self.ends[1 - end].lanes.contains(&lane) {
                     self.event(1 - end, Event::LaneEnded(lane, LaneEnd::Reset(code)));
@@ -553,9 +566,7 @@ impl Link {
                 }
             }
             Action::Stop(lane, code) => self.event(1 - end, Event::LaneEnded(lane, LaneEnd::Stopped(code))),
-            Action::Release(lane) => {
-                state.lanes.remove(&lane);
-            }
+            Action::Release(lane) => state.leave(lane),
             Action::Ended(_) => {
                 state.over = true;
                 state.wanted.clear();
