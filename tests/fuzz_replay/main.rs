@@ -12,13 +12,13 @@ use std::{
 use macula_fuzz::{TARGETS, Target};
 use macula_proto::Rng;
 
-/// Damaged copies made of each file: codecs are quick, a world takes milliseconds.
-fn copies(name: &str) -> u64 {
+/// Damaged copies made of all files of a target together: codecs are quick, a world takes milliseconds.
+fn copies(name: &str) -> usize {
     match name {
-        "control" | "cbor" | "msgpack" | "relay_session" | "rpc" | "etf" | "dist" => 2_000,
-        "world" => 2,
-        "frame" | "identity" | "peering" => 50,
-        _ => 200,
+        "control" | "cbor" | "msgpack" | "rpc" | "etf" | "dist" => 300_000,
+        "world" => 120,
+        "frame" | "identity" | "peering" => 25_000,
+        _ => 50_000,
     }
 }
 
@@ -54,7 +54,7 @@ fn replay(name: &str) {
     let mut rng = Rng::from_seed(0x6d61_6375_6c61);
     for (file, data) in &files {
         run(target, &format!("{name}/{file}"), data);
-        for _ in 0..copies(name) {
+        for _ in 0..copies(name).div_ceil(files.len()) {
             let (_, other) = &files[rng.below(files.len() as u64) as usize];
             run(target, name, &damaged(data, other, &mut rng));
         }
