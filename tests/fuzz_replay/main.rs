@@ -12,13 +12,14 @@ use std::{
 use macula_fuzz::{TARGETS, Target};
 use macula_proto::Rng;
 
-/// Damaged copies made of all files of a target together: codecs are quick, a world takes milliseconds.
+/// Damaged copies made of all files of a target together, at least one of each: codecs are quick, a world takes milliseconds.
 fn copies(name: &str) -> usize {
     match name {
-        "control" | "cbor" | "msgpack" | "rpc" | "etf" | "dist" => 300_000,
-        "world" => 120,
+        "control" | "cbor" | "msgpack" | "rpc" | "dist" => 320_000,
+        "etf" => 840_000,
+        "world" => 1_000,
         "frame" | "identity" | "peering" => 25_000,
-        _ => 50_000,
+        _ => 60_000,
     }
 }
 

@@ -18,7 +18,8 @@ const BACKLOG: usize = 1024;
 /// The protocol of direct connections.
 pub(crate) const DIRECT: &str = "bench";
 
-fn spinning(mut options: Options, spin: Duration) -> Options {
+fn options(spin: Duration) -> Options {
+    let mut options = Options::default();
     options.spin = spin;
     options
 }
@@ -31,7 +32,7 @@ fn setup(protocol: &[u8], tuning: Tuning) -> Setup {
 
 /// A listening endpoint.
 pub(crate) fn listen(credentials: &Credentials, tuning: Tuning) -> Result<Endpoint> {
-    setup(DIRECT.as_bytes(), tuning).listen(credentials, spinning(Options::default(), tuning.spin))
+    setup(DIRECT.as_bytes(), tuning).listen(credentials, options(tuning.spin))
 }
 
 pub(crate) async fn accept(endpoint: &Endpoint) -> Result<Direct> {
@@ -40,8 +41,7 @@ pub(crate) async fn accept(endpoint: &Endpoint) -> Result<Direct> {
 }
 
 pub(crate) async fn connect(server: SocketAddr, credentials: &Credentials, tuning: Tuning) -> Result<Direct> {
-    let (endpoint, config) =
-        setup(DIRECT.as_bytes(), tuning).dialler(credentials, spinning(Options::default(), tuning.spin))?;
+    let (endpoint, config) = setup(DIRECT.as_bytes(), tuning).dialler(credentials, options(tuning.spin))?;
     Ok(Direct(endpoint.connect(&config, server, "localhost").await?))
 }
 
@@ -59,7 +59,11 @@ impl Direct {
 }
 
 pub(crate) fn relay(credentials: &Credentials, tuning: Tuning) -> Result<RelayServer> {
-    let options = || spinning(Options::relay(), tuning.relay_spin);
+    let options = || {
+        let mut options = Options::relay();
+        options.spin = tuning.relay_spin;
+        options
+    };
     let setup = setup(alpn::MACULA_DIST, tuning);
     if tuning.sockets == 1 {
         let (endpoint, listen) = setup.listener(credentials, options())?;
@@ -70,7 +74,7 @@ pub(crate) fn relay(credentials: &Credentials, tuning: Tuning) -> Result<RelaySe
 }
 
 pub(crate) async fn node(relay: SocketAddr, name: &str, credentials: &Credentials, tuning: Tuning) -> Result<Node> {
-    let dialler = setup(alpn::MACULA_DIST, tuning).dialler(credentials, spinning(Options::default(), tuning.spin))?;
+    let dialler = setup(alpn::MACULA_DIST, tuning).dialler(credentials, options(tuning.spin))?;
     Ok(Node(our_setup::node(dialler, relay, name, BACKLOG).await?))
 }
 
